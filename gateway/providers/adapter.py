@@ -1,0 +1,183 @@
+"""The contract of a provider adapter: two functions, no socket.
+
+`build` spells a `Task` in the upstream's words; `read` says what its answer means. An adapter never
+logs, prices, retries, sees a secret or knows a tenant. What it needs and can do it declares as
+`Capabilities`; who chooses by them is `policies/routing.py`, who converts is the worker.
+
+Refusals hide in answers with status 200, so `read` looks into bodies; what a status means when the
+body says nothing special is the same for all and stands here, in `read_fault`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from gateway.wire import Cut, Wire, WireFailure, WireRequest, WireResponse
+from policies.model import Money
+
+if TYPE_CHECKING:
+    from policies.model import Background, Format, Operation, Quality
+    from policies.routing import Capabilities
+
+
+class Task(Struct, frozen=True):
+    """What one upstream call is to make, in our words, already fitted to the adapter's capabilities.
+
+    `prompt` is final but for the fields the adapter takes natively. `key` names this piece of paid work
+    and stays the same when it is sent again. `limit_seconds` bounds a call that makes the image itself.
+    """
+
+    entry: str
+    model: str
+    prompt: str
+    key: str
+    operation: Operation = "generate"
+    size: str = "1024x1024"
+    ratio: str = "1:1"
+    quality: Quality = "medium"
+    count: int = 1
+    format: Format = "png"
+    background: Background = "auto"
+    seed: int | None = None
+    style: str | None = None
+    lighting: str | None = None
+    camera: str | None = None
+    negative: str | None = None
+    user: str | None = None
+    limit_seconds: float = 120.0
+
+
+class Phase(enum.StrEnum):
+    """Which request an answer belongs to."""
+
+    SYNC = "sync"  # the call that makes the image and answers with it
+    SUBMIT = "submit"  # the call that starts a job upstream
+    POLL = "poll"  # asking how far it is
+    FETCH = "fetch"  # getting an image it made
+
+
+class Image(Struct, frozen=True):
+    """One image an upstream made: its bytes, or where to fetch them."""
+
+    data: bytes | None = None
+    fetch: WireRequest | None = None
+    seed: str | None = None
+
+
+class Finished(Struct, frozen=True):
+    """The upstream is done. There may be fewer images than asked for."""
+
+    images: tuple[Image, ...]
+    cost: Money | None = None
+
+
+class Running(Struct, frozen=True):
+    """The upstream works on it; `next` asks again, not before `after_ms`."""
+
+    upstream_id: str
+    next: WireRequest
+    after_ms: int = 2000
+
+
+class Refused(Struct, frozen=True):
+    """The upstream's content policy says no."""
+
+    stage: Literal["input", "output"] = "input"
+
+
+class Failure(enum.StrEnum):
+    """What an upstream's trouble means; `policies/retry.py` says what to do about it."""
+
+    UNREACHABLE = "unreachable"  # nothing was sent
+    RATE_LIMITED = "rate_limited"
+    DENIED = "denied"  # our key, our quota or our bill: the operator's to mend
+    INVALID = "invalid"  # a complete refusal to do what was asked, for its form
+    OVERLOADED = "overloaded"  # a whole 500, 503 or 529: nothing was made
+    UNKNOWN = "unknown"  # it may have been done
+    MALFORMED = "malformed"  # a whole answer that makes no sense
+    LOST = "lost"  # the upstream says its job failed, and keeps nothing
+    EXPIRED = "expired"  # the link to an image has run out
+
+
+class Failed(Struct, frozen=True):
+    """No image came of it. `retry_after_ms` is the upstream's own word."""
+
+    kind: Failure
+    retry_after_ms: int | None = None
+
+
+Reading = Finished | Running | Refused | Failed
+
+
+class Adapter(Protocol):
+    """One upstream's dialect. Built with its base URL; holds no state."""
+
+    kind: str
+    capabilities: Capabilities
+    hosts: tuple[str, ...]
+    """Hosts besides the base URL's own to which the credential may be sent."""
+
+    def authorize(self, secret: str) -> tuple[str, str]:
+        """Return the header that carries the key."""
+        ...
+
+    def build(self, task: Task) -> WireRequest:
+        """Return the request that starts the paid work."""
+        ...
+
+    def read(self, answer: Wire, phase: Phase, task: Task) -> Reading:
+        """Say what an answer means. Total: whatever bytes come, a `Reading` goes."""
+        ...
+
+
+_CUTS: Final = {
+    Cut.JUDGED: Failure.UNREACHABLE,
+    Cut.UNREACHABLE: Failure.UNREACHABLE,
+    Cut.RESET: Failure.UNKNOWN,
+    Cut.TIMEOUT: Failure.UNKNOWN,
+    Cut.HALF: Failure.UNKNOWN,
+    Cut.TOO_LARGE: Failure.MALFORMED,
+}
+
+
+def read_fault(answer: Wire) -> Failed | None:
+    """Say what a cut or a status other than 2xx means; None for an answer to be read.
+
+    A complete 500, 503 or 529 is the upstream's own word that nothing was delivered. 502, 504 and 52x
+    come from something in between that does not know, so they count as not known.
+    """
+    if isinstance(answer, WireFailure):
+        return Failed(_CUTS[answer.cut])
+    status = answer.status
+    if 200 <= status < 300:
+        return None
+    if status == 429:
+        return Failed(Failure.RATE_LIMITED, retry_after_ms(answer))
+    if status in (401, 402, 403):
+        return Failed(Failure.DENIED)
+    if status in (500, 503, 529):
+        return Failed(Failure.OVERLOADED, retry_after_ms(answer))
+    if status >= 500 or status < 400:
+        return Failed(Failure.UNKNOWN)
+    return Failed(Failure.INVALID)
+
+
+def retry_after_ms(answer: WireResponse) -> int | None:
+    """Return the wait an answer asks for, in milliseconds; None where it names none as a number."""
+    text = answer.headers.get("retry-after-ms") or answer.headers.get("retry-after")
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 9:
+        return None
+    return int(text) if "retry-after-ms" in answer.headers else int(text) * 1000
+
+
+def read_json(answer: WireResponse) -> dict[str, object] | None:
+    """Return an answer's JSON object; None for anything else, however deep or odd."""
+    try:
+        value = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return value if isinstance(value, dict) else None
