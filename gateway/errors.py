@@ -26,8 +26,8 @@ class Code(NamedTuple):
     meaning: str
 
 
+# fmt: off
 CATALOGUE: Final[Mapping[str, Code]] = {
-    # fmt: off
     "invalid_request": Code(400, "Invalid request", False, "invalid", "The request cannot be read as this call's schema. `errors` lists every mistake with its place."),
     "method_not_allowed": Code(405, "Method not allowed", False, "invalid", "This path exists, but not for this method. `Allow` names those it has."),
     "not_acceptable": Code(406, "Not acceptable", False, "invalid", "None of the media types in `Accept` can be produced here."),
@@ -64,8 +64,8 @@ CATALOGUE: Final[Mapping[str, Code]] = {
     "queue_full": Code(503, "Queue full", True, "fault", "More jobs wait than can be made before their deadlines."),
     "paused": Code(503, "Paused", True, "fault", "The operator has paused this."),
     "draining": Code(503, "Draining", True, "fault", "This process is stopping. Another one answers at once."),
-    # fmt: on
 }
+# fmt: on
 
 JOB_ERRORS: Final[Mapping[str, str]] = {
     "upstream_failed": "The provider could not make the image.",

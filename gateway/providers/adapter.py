@@ -10,7 +10,6 @@ body says nothing special is the same for all and stands here, in `read_fault`.
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
@@ -18,6 +17,7 @@ from msgspec import Struct
 
 from gateway.wire import Cut, Wire, WireFailure, WireRequest, WireResponse
 from policies.model import Money
+from policies.retry import Failure, Phase
 
 if TYPE_CHECKING:
     from policies.model import Background, Format, Operation, Quality
@@ -51,15 +51,6 @@ class Task(Struct, frozen=True):
     limit_seconds: float = 120.0
 
 
-class Phase(enum.StrEnum):
-    """Which request an answer belongs to."""
-
-    SYNC = "sync"  # the call that makes the image and answers with it
-    SUBMIT = "submit"  # the call that starts a job upstream
-    POLL = "poll"  # asking how far it is
-    FETCH = "fetch"  # getting an image it made
-
-
 class Image(Struct, frozen=True):
     """One image an upstream made: its bytes, or where to fetch them."""
 
@@ -87,20 +78,6 @@ class Refused(Struct, frozen=True):
     """The upstream's content policy says no."""
 
     stage: Literal["input", "output"] = "input"
-
-
-class Failure(enum.StrEnum):
-    """What an upstream's trouble means; `policies/retry.py` says what to do about it."""
-
-    UNREACHABLE = "unreachable"  # nothing was sent
-    RATE_LIMITED = "rate_limited"
-    DENIED = "denied"  # our key, our quota or our bill: the operator's to mend
-    INVALID = "invalid"  # a complete refusal to do what was asked, for its form
-    OVERLOADED = "overloaded"  # a whole 500, 503 or 529: nothing was made
-    UNKNOWN = "unknown"  # it may have been done
-    MALFORMED = "malformed"  # a whole answer that makes no sense
-    LOST = "lost"  # the upstream says its job failed, and keeps nothing
-    EXPIRED = "expired"  # the link to an image has run out
 
 
 class Failed(Struct, frozen=True):

@@ -1,0 +1,312 @@
+"""What a store can be asked: complete, atomic sentences.
+
+Tenant comes first, always. Expected results are values; only `StoreUnavailable` and `StoreBusy` are
+raised. A verb that changes something takes its rule with it (`Decide`, `Change`): a pure function of
+the state as it is at that moment and of the store's own time, which may run more than once. The store
+knows *that* something is decided, never *what*. No meaning hangs on a TTL: an expiry that matters is a
+stored instant. Webhook rows, ledger and trail are written in the same step as what they tell of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from gateway.audit import Record
+from policies.model import Attempt, Deny, Entry, Job, JobState, Usage
+from policies.quota import Admitted, Posted
+
+Decide = Callable[[Usage, int], Admitted | Deny]
+"""From the usage as it is and the store's time to what is admitted."""
+
+Count = Callable[[Usage, int], Usage | Deny]
+"""Counts a call that is not a submit against its window."""
+
+End = Callable[[Job, int], Job]
+"""From a job as it is now to the same job ended."""
+
+
+class Submitted(Struct, frozen=True):
+    """The job is in the store, its credits are held."""
+
+    job: Job
+    usage: Usage
+
+
+class Replayed(Struct, frozen=True):
+    """The key had made this job already; it is returned as it is now."""
+
+    job: Job
+    usage: Usage
+
+
+class Conflict(Struct, frozen=True):
+    """The key had been used with another request."""
+
+
+class Erased(Struct, frozen=True):
+    """The key had made a job that was deleted."""
+
+
+class Denied(Struct, frozen=True):
+    """The rule said no. Nothing was written but a line of the trail."""
+
+    deny: Deny
+    usage: Usage
+
+
+class Found(Struct, frozen=True):
+    """A job and its reader's usage, of one read."""
+
+    job: Job
+    usage: Usage
+
+
+class Canceled(Struct, frozen=True):
+    """The job was queued and is canceled; its hold came back."""
+
+    job: Job
+
+
+class Asked(Struct, frozen=True):
+    """The job runs; its worker has been asked to stop."""
+
+    job: Job
+
+
+class Ended(Struct, frozen=True):
+    """The job was over already."""
+
+    job: Job
+
+
+class Absent(Struct, frozen=True):
+    """There is no such job."""
+
+
+class Open(Struct, frozen=True):
+    """The job has not ended, so it cannot be erased."""
+
+
+class Gone(Struct, frozen=True):
+    """The job has been erased; its blobs are the caller's to delete."""
+
+    job: Job
+
+
+class Claim(Struct, frozen=True):
+    """A leased job. Only the newest `fence` of a job may change it."""
+
+    job: Job
+    fence: int
+
+
+class Begun(Struct, frozen=True):
+    """The attempt is durable: now it may be sent."""
+
+    job: Job
+
+
+class Recorded(Struct, frozen=True):
+    """The job has ended, settled, in one step."""
+
+    job: Job
+
+
+class Stale(Struct, frozen=True):
+    """The lease is lost or the job is over: nothing was changed, nothing may be sent."""
+
+    job: Job | None = None
+
+
+class Granted(Struct, frozen=True):
+    """The credits are there. `replayed`: they were before."""
+
+    usage: Usage
+    replayed: bool = False
+
+
+class JobFilter(Struct, frozen=True):
+    """Which jobs to list. `subject` None means the whole tenant; instants are `created_at` bounds."""
+
+    subject: str | None = None
+    states: frozenset[JobState] = frozenset()
+    operation: str | None = None
+    model: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+    metadata: Mapping[str, str] = {}
+
+
+class Page(Struct, frozen=True):
+    """Newest first; `next` continues below the last, None at the end."""
+
+    jobs: tuple[Job, ...]
+    next: int | None = None
+
+
+class LedgerRow(Struct, frozen=True):
+    """One entry as it is kept."""
+
+    version: int
+    index: int
+    ref: str
+    entry: Entry
+    policy_version: str
+    at: int
+
+
+class TrailLink(Struct, frozen=True):
+    """One sealed commit of the trail."""
+
+    version: int
+    at: int
+    head: str
+    rows: bytes
+
+
+class Swept(Struct, frozen=True):
+    """What one bounded step of the sweep removed; `jobs` are those whose blobs are now orphans."""
+
+    jobs: tuple[Job, ...] = ()
+    keys: int = 0
+    links: int = 0
+    more: bool = False
+
+
+class Retention(Struct, frozen=True):
+    """How long things are kept, in milliseconds after their end (jobs) or their making (the others)."""
+
+    jobs_ms: int
+    trail_ms: int
+    keys_ms: int = 72 * 3_600_000
+
+
+class Watch(Protocol):
+    """A subscription: told which jobs changed. Registered before anything is read, so nothing is missed."""
+
+    async def changed(self, seconds: float) -> frozenset[str]:
+        """Wait for changes; return the ids of changed jobs, empty when the time ran out."""
+        ...
+
+    def close(self) -> None:
+        """End the subscription. Harmless twice."""
+        ...
+
+
+class Store(Protocol):
+    """Everything that is kept, behind atomic verbs."""
+
+    async def submit(
+        self, job: Job, decide: Decide, record: Record, *, key: str | None = None
+    ) -> Submitted | Replayed | Conflict | Erased | Denied:
+        """Look up the key, decide, and write job, hold, ledger and trail: all or nothing."""
+        ...
+
+    async def get_job(self, tenant: str, job: str, reader: str) -> Found | None:
+        """Return a job of the tenant and the reader's usage."""
+        ...
+
+    async def list_jobs(self, tenant: str, where: JobFilter, *, before: int | None, limit: int) -> Page:
+        """Return jobs newest first, stable under inserts. A page may be short and still have a `next`."""
+        ...
+
+    async def position(self, tenant: str, job: Job) -> int:
+        """Return how many queued jobs of the tenant are older."""
+        ...
+
+    async def cancel(
+        self, tenant: str, job: str, count: Count, record: Record
+    ) -> Canceled | Asked | Ended | Absent | Denied:
+        """End a queued job, or ask a running one's worker to. An ended job is left as it is."""
+        ...
+
+    async def erase(self, tenant: str, job: str, count: Count, record: Record) -> Gone | Open | Absent | Denied:
+        """Forget an ended job: prompt, inputs, outputs. Its key stays bound and answers `Erased`."""
+        ...
+
+    async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:
+        """Lease due jobs, tenants in turn."""
+        ...
+
+    async def renew(self, claims: Sequence[Claim], lease_ms: int) -> frozenset[str]:
+        """Extend leases; return the ids of jobs whose lease was lost."""
+        ...
+
+    async def give_back(self, claims: Sequence[Claim], after_ms: int = 0) -> None:
+        """Let others have the jobs, at once or after a while. Lost leases are passed over."""
+        ...
+
+    async def begin_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
+        """Write an attempt down, durably, before it is sent."""
+        ...
+
+    async def note_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
+        """Write down what is now known of an attempt: its upstream id, its next request, its close."""
+        ...
+
+    async def record(self, claim: Claim, end: End, record: Record) -> Recorded | Stale:
+        """End the job, settle its hold, tell the trail: one step, once."""
+        ...
+
+    async def wait_job(self, tenant: str, job: str, after: int, seconds: float) -> Job | None:
+        """Return the job once its version passes `after`, or as it is when the time ran out."""
+        ...
+
+    def watch(self, tenant: str, subject: str | None = None, job: str | None = None) -> Watch:
+        """Subscribe to changes of a job, of a subject's jobs, or of all the tenant's."""
+        ...
+
+    async def work_due(self, seconds: float) -> None:
+        """Return when there may be something to claim, or when the time ran out."""
+        ...
+
+    async def usage(self, tenant: str, subject: str) -> Usage:
+        """Return both levels as they are."""
+        ...
+
+    async def count(self, tenant: str, subject: str, count: Count) -> Usage | Deny:
+        """Count a call that changes nothing else."""
+        ...
+
+    async def grant(
+        self, tenant: str, subject: str | None, post: Callable[[Usage, int], Posted], key: str, record: Record
+    ) -> Granted:
+        """Give credits once per `key`, to the tenant or to one user."""
+        ...
+
+    async def ledger(self, tenant: str, after: int = 0, limit: int = 1000) -> Sequence[LedgerRow]:
+        """Return ledger entries of versions above `after`, in order."""
+        ...
+
+    async def append_audit(self, tenant: str, subject: str, record: Record) -> None:
+        """Tell the trail something that changed nothing else."""
+        ...
+
+    async def audit_page(
+        self, tenant: str, *, before: int | None = None, limit: int = 100, order: Literal["up", "down"] = "down"
+    ) -> Sequence[TrailLink]:
+        """Return links of the trail, newest first or (`up`) oldest first above `before`."""
+        ...
+
+    async def ref_of(self, tenant: str, subject: str) -> str | None:
+        """Return the reference that stands for a subject in ledger and trail."""
+        ...
+
+    async def sweep(self, retention: Retention, budget: int = 200) -> Swept:
+        """Remove what is past its time, at most `budget` things. Open jobs are never removed."""
+        ...
+
+    async def now(self) -> int:
+        """Return the store's time."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` if the store would not take a write now."""
+        ...
+
+    async def close(self) -> None:
+        """Write what was accepted, then let go."""
+        ...
