@@ -16,8 +16,9 @@ class Capabilities(Struct, frozen=True):
     """What an adapter can do, as data.
 
     `sizes` or `ratios` None means any. `native` holds the fields it takes itself (`style lighting camera
-    negative seed`); the words among the others are appended to the prompt. `max_count` is the most
-    images one call makes. `idempotent`: a paid request may be sent again under the same key.
+    negative seed`); the words among the others are appended to the prompt. Where `style` is among them,
+    `styles` are the slugs it knows; None means any. `max_count` is the most images one call makes.
+    `idempotent`: a paid request may be sent again under the same key.
     """
 
     operations: frozenset[Operation] = frozenset({"generate"})
@@ -27,10 +28,15 @@ class Capabilities(Struct, frozen=True):
     formats: frozenset[Format] = frozenset({"png"})
     backgrounds: frozenset[Background] = frozenset({"auto"})
     native: frozenset[str] = frozenset()
+    styles: frozenset[str] | None = None
     max_count: int = 1
     max_prompt: int = 32_000
     asynchronous: bool = False
     idempotent: bool = False
+
+    def takes(self, style: str | None) -> frozenset[str]:
+        """Return the fields it takes itself in a request of this style."""
+        return self.native if self.styles is None or style in self.styles else self.native - {"style"}
 
 
 class Offer(Struct, frozen=True):

@@ -94,6 +94,8 @@ class Adapter(Protocol):
     """One upstream's dialect. Built with its base URL; holds no state."""
 
     kind: str
+    base_url: str
+    """Without a slash at its end: the configured one, or the vendor's own."""
     capabilities: Capabilities
     hosts: tuple[str, ...]
     """Hosts besides the base URL's own to which the credential may be sent."""
@@ -145,10 +147,11 @@ def read_fault(answer: Wire) -> Failed | None:
 
 def retry_after_ms(answer: WireResponse) -> int | None:
     """Return the wait an answer asks for, in milliseconds; None where it names none as a number."""
-    text = answer.headers.get("retry-after-ms") or answer.headers.get("retry-after")
-    if text is None or not text.isascii() or not text.isdigit() or len(text) > 9:
-        return None
-    return int(text) if "retry-after-ms" in answer.headers else int(text) * 1000
+    for name, unit in (("retry-after-ms", 1), ("retry-after", 1000)):
+        text = answer.headers.get(name, "")
+        if text.isascii() and text.isdigit() and len(text) <= 9:
+            return int(text) * unit
+    return None
 
 
 def read_json(answer: WireResponse) -> dict[str, object] | None:
