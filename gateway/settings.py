@@ -1,0 +1,209 @@
+"""What an operator can set: every name, its default, its bounds.
+
+One frozen struct a section of `safelight.yaml`; `configure` reads the file into them. Nothing is read,
+opened or looked up here. Each setting is harmless when absent. What a tenant or a plan may see
+differently is not a setting but policy (`policies/bundle.py`); what nobody changes is a constant where
+it is used. Seconds and days are whole numbers.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta, Struct
+
+from gateway.auth import Issuer
+from gateway.secrets import Secret
+from policies.bundle import Name
+
+Role = Literal["all", "api", "worker"]
+"""What one `serve` process does."""
+
+STORES: Final = ("sqlite",)
+BLOBS: Final = ("file",)
+KEYLESS: Final = ("sandbox",)
+"""Provider kinds that are asked without a key."""
+
+
+def _web_url(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not _PRINTED.fullmatch(text) or "@" in parts.netloc or parts.query or parts.fragment:
+        return "must be an address such as https://images.example.com, without user, query or fragment"
+    return None
+
+
+def _origin(text: str) -> str | None:
+    good = _web_url(text) is None and urlsplit(text).path == "" and text == text.lower()
+    return None if good else "must be an exact origin such as https://app.example.com, in small letters"
+
+
+def _network(text: str) -> str | None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return "must be an IP address or a network such as 10.0.0.0/8"
+    return None
+
+
+def _host(text: str) -> str | None:
+    if _HOST.fullmatch(text) or _network(text) is None:
+        return None
+    return "must be a host name, an IP address or a network such as 10.0.0.0/8"
+
+
+def _store_url(text: str) -> str | None:
+    scheme, _, rest = text.partition("://")
+    if scheme not in STORES:
+        return f"unknown store scheme: known are {', '.join(STORES)}"
+    if not rest.removeprefix("/") or not rest.startswith("/") or "?" in rest or not _PRINTED.fullmatch(rest):
+        return "must be sqlite:///FILE, or sqlite:////FOLDER/FILE for a place outside the working folder"
+    return None
+
+
+def _blobs_url(text: str) -> str | None:
+    scheme, _, rest = text.partition("://")
+    if scheme not in BLOBS:
+        return f"unknown blob scheme: known are {', '.join(BLOBS)}"
+    if not rest.startswith("/") or not _PRINTED.fullmatch(rest):
+        return "must be file:///FOLDER, with the whole path"
+    return None
+
+
+_PRINTED: Final = re.compile(r"[!-~]+")
+_HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,62}))*")
+
+Text = Annotated[str, Meta(min_length=1, max_length=2048)]
+WebUrl = Annotated[str, Meta(max_length=2048, extra={"check": _web_url})]
+Origin = Annotated[str, Meta(max_length=255, extra={"check": _origin})]
+Network = Annotated[str, Meta(max_length=64, extra={"check": _network})]
+Host = Annotated[str, Meta(max_length=253, extra={"check": _host})]
+StoreUrl = Annotated[str, Meta(max_length=2048, extra={"check": _store_url})]
+BlobsUrl = Annotated[str, Meta(max_length=2048, extra={"check": _blobs_url})]
+
+
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how it listens.
+
+    Every link is built from `public_url`, never from a request. `grace_seconds` is how long open
+    requests may finish at a stop; the two waits are the most a `?wait=` and a synchronous dialect hold.
+    """
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "0.0.0.0"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    public_url: WebUrl | None = None
+    cors_origins: Annotated[tuple[Origin, ...], Meta(max_length=100)] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], Meta(max_length=100)] = ()
+    grace_seconds: Annotated[int, Meta(ge=0, le=3600)] = 25
+    max_wait_seconds: Annotated[int, Meta(ge=0, le=120)] = 25
+    sync_wait_seconds: Annotated[int, Meta(ge=1, le=600)] = 110
+
+    @property
+    def address(self) -> str:
+        """The address links begin with, without a slash at its end."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+
+
+class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How jobs are made. `concurrency` 0 makes none here.
+
+    `attempt_seconds` bounds one call that makes an image and is shorter than `drain_seconds`, so that a
+    stop lets paid calls finish. A job not made within `job_deadline_seconds` fails and is refunded.
+    """
+
+    concurrency: Annotated[int, Meta(ge=0, le=10_000)] = 64
+    attempt_seconds: Annotated[int, Meta(ge=1, le=3600)] = 120
+    drain_seconds: Annotated[int, Meta(ge=0, le=3600)] = 150
+    job_deadline_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 900
+
+
+class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where jobs, credits and the trail are kept."""
+
+    url: StoreUrl = "sqlite:///safelight.db"
+
+    @property
+    def path(self) -> Path:
+        """The file of a SQLite store; relative after three slashes, absolute after four."""
+        return Path(self.url.partition("://")[2].removeprefix("/"))
+
+
+class BlobsSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where images are kept."""
+
+    url: BlobsUrl = "file:///var/lib/safelight/blobs"
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a `file:` URL."""
+        return Path(self.url.partition("://")[2])
+
+
+class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose tokens are accepted."""
+
+    issuers: Annotated[tuple[Issuer, ...], Meta(max_length=100)] = ()
+
+
+class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """One key at one upstream. Routes of the policies name entries, or `kind:` and the kind."""
+
+    kind: Annotated[str, Meta(min_length=1, max_length=64)]
+    key: Secret | None = None
+    base_url: WebUrl | None = None
+
+
+class PoliciesSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """A folder of policy documents; None means the presets that ship."""
+
+    path: Text | None = None
+
+
+class OutboundSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Hosts and addresses that may be called although they are not public."""
+
+    allow: Annotated[tuple[Host, ...], Meta(max_length=1000)] = ()
+
+
+class WebhooksSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How deliveries are sent."""
+
+    attempt_seconds: Annotated[int, Meta(ge=1, le=60)] = 15
+
+
+class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is written to the log."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class RetentionSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long ended jobs with their images, and rows of the trail, are kept."""
+
+    jobs_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    trail_days: Annotated[int, Meta(ge=1, le=36_500)] = 400
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """All of `safelight.yaml`. The first of `secret` signs, all verify."""
+
+    server: ServerSettings = ServerSettings()
+    worker: WorkerSettings = WorkerSettings()
+    store: StoreSettings = StoreSettings()
+    blobs: BlobsSettings = BlobsSettings()
+    auth: AuthSettings = AuthSettings()
+    providers: Annotated[dict[Name, ProviderSettings], Meta(max_length=1000)] = {}
+    policies: PoliciesSettings = PoliciesSettings()
+    outbound: OutboundSettings = OutboundSettings()
+    webhooks: WebhooksSettings = WebhooksSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    retention: RetentionSettings = RetentionSettings()
+    secret: Annotated[tuple[Secret, ...], Meta(max_length=10)] = ()
