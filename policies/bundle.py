@@ -26,7 +26,10 @@ class PerLevel(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a plan buys. `prompt` is in code points; `queue_weight` is a share of each turn."""
+    """What a plan buys. `prompt` is in code points; `queue_weight` is a share of each turn.
+
+    `styles` None means every style of the bundle, and any other slug as words.
+    """
 
     credits_per_month: Credits
     monthly_cap: Credits
@@ -36,6 +39,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     count: Annotated[int, Meta(ge=1, le=10)]
     prompt: Annotated[int, Meta(ge=1, le=32_000)]
     models: Annotated[tuple[Alias, ...], Meta(min_length=1)]
+    styles: tuple[Slug, ...] | None = None
     inputs: Annotated[int, Meta(ge=0, le=16)] = 4
     queue_weight: Annotated[int, Meta(ge=1, le=100)] = 1
     links: Literal["signed", "durable"] = "signed"
