@@ -1,0 +1,259 @@
+"""Who the claims speak of, what they may do, and which plans measure them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policies import access
+from policies.access import Action, ClaimNames, Dialect, Plans, may, may_see, may_speak, plans_of
+from policies.bundle import Bundle, Plan, TenantRow
+from policies.model import ALLOW, Deny, Flaw, Principal, Reason, Role
+
+GOOD: dict[str, Any] = {"tenant": "acme", "sub": "ann"}
+ANN = Principal(tenant="acme", subject="ann")
+
+
+def read(claims: dict[str, Any], **names: Any) -> Principal | Flaw:
+    """Read claims as the policy does for one issuer."""
+    return access.principal(claims, ClaimNames(**names), issuer="https://login.example.com", expires_at=9)
+
+
+def plan(**changes: Any) -> Plan:
+    """Make a small plan, changed in some fields."""
+    shape: dict[str, Any] = {
+        "credits_per_month": 100,
+        "monthly_cap": 100,
+        "submit_per_hour": {"user": 60, "tenant": 600},
+        "in_flight": {"user": 1, "tenant": 10},
+        "streams": 2,
+        "count": 1,
+        "prompt": 1000,
+        "models": ["standard"],
+    }
+    return msgspec.convert(shape | changes, Plan)
+
+
+FREE, PRO = plan(), plan(count=4, dialects=["native", "openai"])
+
+
+def bundle(**tenants: TenantRow) -> Bundle:
+    """Make documents with these tenant rows."""
+    return Bundle(plans={"free": FREE, "pro": PRO}, tenants=tenants, models={}, prices=())
+
+
+def test_claims_become_a_principal() -> None:
+    """Tenant and subject make a plain user without plan or scopes, of this issuer, until this time."""
+    assert read(GOOD) == Principal(
+        tenant="acme",
+        subject="ann",
+        roles=frozenset({Role.USER}),
+        issuer="https://login.example.com",
+        expires_at=9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("claims", "names", "field", "value"),
+    [
+        ({"org": "b"}, {"tenant": "org"}, "tenant", "b"),
+        ({"a": {"b": {"c": "d"}}}, {"tenant": "a.b.c"}, "tenant", "d"),
+        ({"https://x.io/org": "b"}, {"tenant": "https://x.io/org"}, "tenant", "b"),
+        ({"a.b": "whole", "a": {"b": "path"}}, {"tenant": "a.b"}, "tenant", "whole"),
+        ({"uid": "u"}, {"subject": "uid"}, "subject", "u"),
+        ({"plan": "pro"}, {}, "plan", "pro"),
+        ({"plan": None}, {}, "plan", None),
+        ({"roles": "tenant_admin"}, {}, "roles", {Role.USER, Role.TENANT_ADMIN}),
+        ({"roles": ["platform_admin"]}, {}, "roles", {Role.USER, Role.PLATFORM_ADMIN}),
+        ({"roles": ["editor", "TENANT_ADMIN"]}, {}, "roles", {Role.USER}),
+        ({"roles": []}, {}, "roles", {Role.USER}),
+        (
+            {"realm": {"roles": ["tenant_admin"]}},
+            {"roles": "realm.roles"},
+            "roles",
+            {Role.USER, Role.TENANT_ADMIN},
+        ),
+        ({"realm": ["tenant_admin"]}, {"roles": "realm.roles"}, "roles", {Role.USER}),
+        ({"scope": "openid images:read"}, {}, "scopes", {"openid", "images:read"}),
+        ({"scope": ""}, {}, "scopes", frozenset()),
+        ({"scp": ["audit"]}, {}, "scopes", {"audit"}),
+        ({"scope": ["audit"], "scp": "webhooks"}, {}, "scopes", {"audit"}),
+        ({"scope": "openid"}, {"scopes": ()}, "scopes", None),
+    ],
+)
+def test_claims_are_found_by_name(
+    claims: dict[str, Any], names: dict[str, Any], field: str, value: object
+) -> None:
+    """A claim is found by its whole name, else along its dots, and read in each form issuers write."""
+    who = read(GOOD | claims, **names)
+    assert isinstance(who, Principal)
+    assert getattr(who, field) == value
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "auth0|123",
+        "ann@example.com",
+        "a+b@x.io",
+        "0b7e6a2c-1f0e-7c4f-8a63-0d4f0a6f6f9e",
+        "_f3",
+        "-x_",
+        "https://id.example.com/users/7?v=1#me",
+        "system:serviceaccount:ns:name",
+        "x" * 128,
+    ],
+)
+def test_usual_subjects_are_accepted(subject: str) -> None:
+    """The forms of subject that identity providers issue pass unchanged."""
+    who = read(GOOD | {"sub": subject})
+    assert isinstance(who, Principal)
+    assert who.subject == subject
+
+
+VALUES = st.text("aZ09_.@|/ \n\0\x7f\u00e9\ud800'\"{}", max_size=5) | st.integers()
+WRONG = [
+    "",
+    " ",
+    "a b",
+    "a\n",
+    "\na",
+    "a\x00",
+    "é",
+    "e\u0301",
+    "\ud800",
+    "\u202e",
+    "\uff41",
+    "a{b}",
+    'a"',
+    "x" * 129,
+]
+WRONG_TYPES = [None, 7, True, 1.5, [], ["acme"], {}, {"x": 1}]
+
+
+@pytest.mark.parametrize("value", [*WRONG, *WRONG_TYPES])
+@pytest.mark.parametrize("name", ["tenant", "sub"])
+def test_unsafe_names_are_refused(name: str, value: object) -> None:
+    """A tenant or subject outside the safe alphabet, or no text at all, is a flaw of that claim."""
+    flaw = read(GOOD | {name: value})
+    assert isinstance(flaw, Flaw)
+    assert flaw.pointer == name
+
+
+@pytest.mark.parametrize("tenant", ["_", "*", "-a", ".", "@x", "a/b", "a'b"])
+def test_tenants_begin_with_letters(tenant: str) -> None:
+    """A tenant begins with a letter or digit and holds no slash: `_` and `*` can never be one."""
+    assert isinstance(read(GOOD | {"tenant": tenant}), Flaw)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("roles", value) for value in (7, True, {"a": 1}, [1], ["user", None], [["user"]])]
+    + [("plan", value) for value in (7, True, "", "a b", "-x", ["pro"], "p" * 65, "pro\n")]
+    + [("scope", value) for value in (7, False, {"a": 1}, [1], ["audit", None])],
+)
+def test_malformed_claims_are_refused(name: str, value: object) -> None:
+    """Roles, plan or scopes of a wrong form refuse the token: nothing is guessed."""
+    flaw = read(GOOD | {name: value})
+    assert isinstance(flaw, Flaw)
+    assert name in flaw.pointer
+
+
+@given(st.dictionaries(st.sampled_from(["tenant", "sub", "roles", "plan", "scope"]), VALUES))
+def test_any_claims_are_judged(claims: dict[str, Any]) -> None:
+    """Whatever the claims hold, the answer is a flaw or a principal whose names are safe ASCII."""
+    who = read(claims)
+    if isinstance(who, Principal):
+        assert who.tenant.isascii()
+        assert who.tenant.isprintable()
+        assert " " not in who.tenant + who.subject
+
+
+@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize(
+    ("roles", "scopes", "allowed"),
+    [
+        ({Role.USER}, None, {"images:read", "images:write", "webhooks"}),
+        ({Role.USER, Role.TENANT_ADMIN}, None, {"images:read", "images:write", "webhooks", "audit"}),
+        ({Role.USER, Role.PLATFORM_ADMIN}, None, {"images:read", "images:write", "webhooks"}),
+        ({Role.USER}, {"images:read"}, {"images:read"}),
+        ({Role.USER}, {"audit"}, set()),
+        ({Role.USER, Role.TENANT_ADMIN}, {"audit"}, {"audit"}),
+        ({Role.USER, Role.TENANT_ADMIN}, {"openid", "profile"}, set()),
+        ({Role.USER}, {"images:*", "IMAGES:READ"}, set()),
+        ({Role.USER}, set(), set()),
+    ],
+)
+def test_scopes_and_roles_both_bind(
+    action: Action, roles: set[Role], scopes: set[str] | None, allowed: set[str]
+) -> None:
+    """An action needs its role always, and its exact scope where the token has scopes."""
+    who = Principal("acme", "ann", frozenset(roles), None, None if scopes is None else frozenset(scopes))
+    verdict = may(who, action)
+    assert (verdict == ALLOW) is (action in allowed)
+    assert verdict == ALLOW or (isinstance(verdict, Deny) and verdict.reason is Reason.FORBIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("roles", "tenant", "subject", "seen"),
+    [
+        ({Role.USER}, "acme", "ann", True),
+        ({Role.USER}, "acme", "bob", False),
+        ({Role.USER}, "other", "ann", False),
+        ({Role.USER, Role.TENANT_ADMIN}, "acme", "bob", True),
+        ({Role.USER, Role.TENANT_ADMIN}, "other", "ann", False),
+        ({Role.USER, Role.PLATFORM_ADMIN}, "acme", "bob", False),
+        ({Role.USER, Role.PLATFORM_ADMIN}, "other", "ann", False),
+    ],
+)
+def test_sight_ends_at_the_tenant(roles: set[Role], tenant: str, subject: str, *, seen: bool) -> None:
+    """A user sees their own, a tenant's admin the tenant's, and nobody another tenant's."""
+    verdict = may_see(Principal("acme", "ann", frozenset(roles)), tenant, subject)
+    assert verdict == (ALLOW if seen else Deny(Reason.NOT_FOUND, ""))
+
+
+@pytest.mark.parametrize(
+    ("claimed", "plans"),
+    [(None, Plans(tenant=PRO, user=PRO)), ("free", Plans(tenant=PRO, user=FREE))],
+)
+def test_claimed_plan_is_the_users(claimed: str | None, plans: Plans) -> None:
+    """The tenant's plan measures the tenant whatever the token claims; the claim measures its user."""
+    who = msgspec.structs.replace(ANN, plan=claimed)
+    assert plans_of(who, bundle(acme=TenantRow("pro"))) == plans
+
+
+def test_star_stands_for_others() -> None:
+    """A tenant that is not named is measured by the row `*`."""
+    assert plans_of(ANN, bundle(**{"*": TenantRow("free")})) == Plans(tenant=FREE, user=FREE)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "rows", "reason"),
+    [
+        (None, {}, Reason.FORBIDDEN),
+        (None, {"other": TenantRow("pro")}, Reason.FORBIDDEN),
+        ("gold", {"acme": TenantRow("pro")}, Reason.FORBIDDEN),
+        ("pro", {"acme": TenantRow("gone")}, Reason.FORBIDDEN),
+        ("pro", {"acme": TenantRow("pro", suspended=True)}, Reason.TENANT_SUSPENDED),
+        (None, {"acme": TenantRow("pro", suspended=True), "*": TenantRow("pro")}, Reason.TENANT_SUSPENDED),
+    ],
+)
+def test_plans_are_never_guessed(claimed: str | None, rows: dict[str, TenantRow], reason: Reason) -> None:
+    """No row, a suspended row or a plan that does not exist denies; nothing falls back to another plan."""
+    verdict = plans_of(msgspec.structs.replace(ANN, plan=claimed), bundle(**rows))
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reason"),
+    [("native", None), ("openai", None), ("gptimage2_plus", Reason.PLAN_REQUIRED)],
+)
+def test_plan_gates_the_dialects(dialect: Dialect, reason: Reason | None) -> None:
+    """The caller's own plan says which client APIs are open to them."""
+    verdict = may_speak(Plans(tenant=FREE, user=PRO), dialect)
+    assert (verdict.reason if isinstance(verdict, Deny) else None) is reason
