@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from gateway import documents
 from gateway.auth import DEV_ISSUER, Issuer
-from gateway.documents import Document, Mistake, Place
+from gateway.documents import Document, Mistake, Place, why
 from gateway.secrets import SHORTEST, Secret
 from gateway.settings import KEYLESS, ProviderSettings, Role, Settings
 from gateway.shapes import below, mistakes, nearest
@@ -49,11 +49,12 @@ _REFERENCE: Final = re.compile(r"\$\{(env|file):([^{}]+)\}")
 class Read(Struct, frozen=True):
     """What a file says. Sections that are not `sound` have their defaults in `settings`.
 
-    `entries` maps the providers' names to their kinds, of all that name one, sound or not: routes are
-    held against what the operator meant.
+    `document` knows where things stand. `entries` maps the providers' names to their kinds, of all that
+    name one, sound or not: routes are held against what the operator meant.
     """
 
     settings: Settings
+    document: Document
     mistakes: tuple[Mistake, ...]
     entries: Mapping[str, str]
     unsound: frozenset[str]
@@ -90,7 +91,7 @@ def read(
     document = _document(path, read_file)
     if not isinstance(document.value, dict):
         wrong = document.mistakes or (document.mistake(Flaw("", "must be an object of sections")),)
-        return Read(Settings(), wrong, {}, frozenset(Settings.__struct_fields__))
+        return Read(Settings(), document, wrong, {}, frozenset(Settings.__struct_fields__))
     value: Object = {name: part for name, part in document.value.items() if part is not None}
     _override(value, document.places, environ)
     secrets = _References(environ, read_file)
@@ -103,15 +104,11 @@ def read(
         flaws += _for_serve(value, sound, role)
     return Read(
         sound.settings(),
+        document,
         (*document.mistakes, *(document.mistake(flaw) for flaw in flaws)),
         _kinds(value),
         frozenset(name for name in Settings.__struct_fields__ if not sound.at(f"/{name}")),
     )
-
-
-def why(error: OSError) -> str:
-    """Return the reason a file cannot be used, in the system's words."""
-    return (error.strerror or type(error).__name__).lower()
 
 
 def _document(path: str | None, read_file: ReadFile) -> Document:

@@ -83,6 +83,11 @@ def dotted(pointer: str) -> str:
     return "".join(f"[{step}]" if step.isdecimal() else f".{step}" for step in steps).lstrip(".")
 
 
+def why(error: OSError) -> str:
+    """Return the reason a file cannot be used, in the system's words."""
+    return (error.strerror or type(error).__name__).lower()
+
+
 def read(data: bytes, source: str) -> Document:
     """Return what YAML bytes say. Never raises; an empty file is an empty object."""
     if len(data) > MAX_BYTES:

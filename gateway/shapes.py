@@ -28,6 +28,7 @@ Check = Callable[[str], str | None]
 MOST: Final = 100
 """As many mistakes are listed; a list nobody reads to its end helps nobody."""
 LONGEST_NAME: Final = 64
+UNKNOWN: Final = "unknown key"
 
 _Texts = inspect.StrType
 _Lists = inspect.ListType | inspect.VarTupleType | inspect.SetType | inspect.FrozenSetType
@@ -125,7 +126,7 @@ class _Walk:
             if key in fields:
                 self.visit(value[key], fields[key].type, below(at, key))
             elif shape.forbid_unknown_fields:
-                self.say(below(at, key), "unknown key" + nearest(key, free))
+                self.say(below(at, key), UNKNOWN + nearest(key, free))
         for name, field in fields.items():
             if field.required and name not in value:
                 self.say(below(at, name), "is required")

@@ -1,0 +1,157 @@
+"""What `safelight check` looks at: settings, policies and, with probes, the world they name.
+
+Starts nothing and leaves nothing behind. All mistakes of one run are told together, sorted by place;
+warnings are about what runs and may not be meant. The probes ask the same questions `serve` would stop
+at: is the port free, can the folders be written, is the store's file one.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from gateway import configure, policy
+from gateway.documents import Mistake, why
+from policies.model import Flaw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.configure import Read, ReadFile
+    from gateway.settings import Role, Settings
+
+FAILED: Final = 2
+"""The exit code of a check that found mistakes."""
+
+
+class Report(Struct, frozen=True):
+    """What a check found, each list sorted by place."""
+
+    mistakes: tuple[Mistake, ...]
+    warnings: tuple[Mistake, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 where `serve` would start, else 2."""
+        return FAILED if self.mistakes else 0
+
+    def lines(self) -> Iterator[str]:
+        """Yield the report as people read it, mistakes first, a verdict last."""
+        yield from map(str, self.mistakes)
+        for warning in self.warnings:
+            yield f"warning: {warning}"
+        count = len(self.mistakes)
+        yield "ok" if not count else f"{count} mistake{'s' if count > 1 else ''}"
+
+
+def read_file(path: str) -> bytes:
+    """Return a file's bytes; raises `OSError`."""
+    return Path(path).read_bytes()
+
+
+def check(
+    path: str | None,
+    environ: Mapping[str, str],
+    kinds: Collection[str],
+    *,
+    role: Role = "all",
+    probe: bool = True,
+    read: ReadFile = read_file,
+) -> Report:
+    """Return what would keep `serve` from starting with these settings in this role.
+
+    `kinds` are the provider kinds there are. Without `probe` files are read and nothing else is touched.
+    """
+    found = configure.read(path, environ, read, kinds, role)
+    wrong = list(found.mistakes)
+    if found.sound("policies"):
+        bundle = policy.read_bundle(found.settings.policies.path, found.entries)
+        wrong += bundle if isinstance(bundle, list) else []
+    if probe:
+        wrong += [found.document.mistake(flaw) for flaw in probed(found)]
+    warned = [found.document.mistake(flaw) for flaw in _doubts(found.settings)] if not wrong else []
+    return Report(tuple(sorted(set(wrong))), tuple(sorted(warned)))
+
+
+def run_check(
+    path: str | None,
+    environ: Mapping[str, str],
+    kinds: Collection[str],
+    say: Callable[[str], None],
+    *,
+    role: Role = "all",
+    probe: bool = True,
+) -> int:
+    """Check, say the report line by line, and return the exit code."""
+    report = check(path, environ, kinds, role=role, probe=probe)
+    for line in report.lines():
+        say(line)
+    return report.exit_code
+
+
+def probed(found: Read) -> Iterator[Flaw]:
+    """Yield what stands against sound settings on this machine."""
+    settings = found.settings
+    if found.sound("server") and (wrong := port_taken(settings.server.host, settings.server.port)):
+        yield Flaw("/server/port", wrong)
+    if found.sound("store") and (wrong := not_sqlite(settings.store.path)):
+        yield Flaw("/store/url", wrong)
+    if found.sound("blobs") and (wrong := not_writable(settings.blobs.folder)):
+        yield Flaw("/blobs/url", wrong)
+
+
+def port_taken(host: str, port: int) -> str | None:
+    """Say why nothing can listen there; None where it can. Port 0 is always free."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, proto) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        return f"nothing can listen on {host} port {port}: {why(error)}"
+    return None
+
+
+def not_writable(folder: Path) -> str | None:
+    """Say why a folder cannot be written, or made where it is not there; None where it can."""
+    try:
+        if folder.exists():
+            with tempfile.TemporaryFile(dir=folder):
+                return None
+        above = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not above.is_dir():
+            return f"{above} is not a folder"
+        return None if os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"
+    except OSError as error:
+        return f"{folder} cannot be written: {why(error)}"
+
+
+def not_sqlite(path: Path) -> str | None:
+    """Say why a path cannot be the store's file; None where it is one, or can be made."""
+    try:
+        if not path.exists():
+            return not_writable(path.absolute().parent)
+        with path.open("r+b") as file:
+            head = file.read(16)
+    except OSError as error:
+        return f"{path} cannot be opened: {why(error)}"
+    return None if head in (b"", b"SQLite format 3\0") else f"{path} is not a SQLite file"
+
+
+def _doubts(settings: Settings) -> Iterator[Flaw]:
+    if settings.server.public_url is None:
+        yield Flaw("/server/public_url", f"not set: links will begin with {settings.server.address}")
+    if not settings.providers:
+        yield Flaw("/providers", "none is set: no image can be made")
+    for name, entry in settings.providers.items():
+        if entry.base_url is not None and urlsplit(entry.base_url).scheme == "http":
+            yield Flaw(f"/providers/{name}/base_url", "the key travels unencrypted")
