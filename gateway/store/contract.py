@@ -223,7 +223,9 @@ class Store(Protocol):
         """End a queued job, or ask a running one's worker to. An ended job is left as it is."""
         ...
 
-    async def erase(self, tenant: str, job: str, count: Count, record: Record) -> Gone | Open | Absent | Denied:
+    async def erase(
+        self, tenant: str, job: str, count: Count, record: Record
+    ) -> Gone | Open | Absent | Denied:
         """Forget an ended job: prompt, inputs, outputs. Its key stays bound and answers `Erased`."""
         ...
 
@@ -286,7 +288,12 @@ class Store(Protocol):
         ...
 
     async def audit_page(
-        self, tenant: str, *, before: int | None = None, limit: int = 100, order: Literal["up", "down"] = "down"
+        self,
+        tenant: str,
+        *,
+        before: int | None = None,
+        limit: int = 100,
+        order: Literal["up", "down"] = "down",
     ) -> Sequence[TrailLink]:
         """Return links of the trail, newest first or (`up`) oldest first above `before`."""
         ...

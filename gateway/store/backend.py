@@ -1,0 +1,247 @@
+"""How thin a back end is: it loads, commits, claims and reads. It holds no rule.
+
+A `Change` is all that one commit does to one tenant. Its version is the tenant's only lock: it covers
+users, ledger, trail and every job write that moves money. A change without a version touches one
+leased job and nothing else; the job's version and its fence guard it. A back end checks everything a
+change expects before it writes any of it, and refuses a change whole, with the state as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Retention, TrailLink
+from policies.model import Account, Job
+
+SCHEMA: Final = 1
+KEYS_KEPT_MS: Final = 72 * 3_600_000
+"""How long an idempotency key stays bound, whatever the job's retention."""
+TURN_TENANTS: Final = 16
+"""Tenants served by one claim at most."""
+
+_jobs = msgspec.json.Encoder()
+_job_decoder = msgspec.json.Decoder(Job)
+
+
+def encode_job(job: Job) -> str:
+    """Return the stored form of a job."""
+    return _jobs.encode(job).decode()
+
+
+def decode_job(text: str | bytes) -> Job:
+    """Return the job that `encode_job` wrote."""
+    return _job_decoder.decode(text)
+
+
+class Anchor(Struct, frozen=True):
+    """Where a trail that was cut begins: the last link removed, sealed."""
+
+    version: int
+    at: int
+    head: str
+    seal: str
+
+
+class TenantDoc(Struct, frozen=True, omit_defaults=True):
+    """What is kept of a tenant. `last_now` never goes back; `head` is the trail's newest link."""
+
+    account: Account = Account()
+    head: str = ""
+    last_now: int = 0
+    epoch: int = 0
+    anchor: Anchor | None = None
+    f: int = 1
+
+
+class TenantState(Struct, frozen=True):
+    """A tenant's document and its version; version 0 is a tenant that has not come to be."""
+
+    version: int = 0
+    doc: TenantDoc = TenantDoc()
+
+
+class UserState(Struct, frozen=True):
+    """A user's figures and the reference that stands for them. `fresh`: not stored yet."""
+
+    ref: str
+    account: Account = Account(granted=None)
+    fresh: bool = False
+
+
+class KeyRow(Struct, frozen=True):
+    """What an idempotency key is bound to."""
+
+    fingerprint: str
+    job: str
+    at: int
+
+
+class JobPut(Struct, frozen=True):
+    """One job as it will be. `expect` is the stored version (0: must be absent), `due` its queue entry."""
+
+    job: Job
+    doc: str
+    expect: int
+    fence: int | None = None
+    due: int | Literal["keep", "drop"] = "keep"
+
+
+class JobDrop(Struct, frozen=True):
+    """One job that will be gone."""
+
+    job: str
+    expect: int
+
+
+class Change(Struct):
+    """All that one commit does to one tenant."""
+
+    tenant: str
+    now: int
+    expect: int | None = None
+    state: TenantState | None = None
+    users: dict[str, UserState] = {}
+    puts: list[JobPut] = []
+    drops: list[JobDrop] = []
+    keys: dict[tuple[str, str], KeyRow] = {}
+    ledger: list[LedgerRow] = []
+    link: TrailLink | None = None
+
+
+class Want(Struct):
+    """What to load of a tenant."""
+
+    tenant: str
+    state: bool = True
+    subjects: set[str] = set()
+    jobs: set[str] = set()
+    keys: set[tuple[str, str]] = set()
+
+
+class Loaded(Struct):
+    """What was there. Absent users and keys are left out; absent jobs are None."""
+
+    state: TenantState | None = None
+    users: dict[str, UserState] = {}
+    jobs: dict[str, Job | None] = {}
+    keys: dict[tuple[str, str], KeyRow] = {}
+
+
+class Applied(Struct, frozen=True):
+    """The change is durable."""
+
+
+class Refused(Struct, frozen=True):
+    """Nothing of the change was written. `fenced` are jobs whose lease is lost."""
+
+    loaded: Loaded
+    fenced: frozenset[str] = frozenset()
+
+
+Outcome = Applied | Refused
+
+
+class Examined(Struct, frozen=True):
+    """Everything of a tenant that can be recomputed, from one moment."""
+
+    state: TenantState
+    users: dict[str, UserState]
+    ledger: tuple[LedgerRow, ...]
+    jobs: tuple[Job, ...]
+    queued: frozenset[str]
+    links: tuple[TrailLink, ...]
+
+
+class Expired(Struct, frozen=True):
+    """What is past its time: ended jobs, and the newest link to cut, by tenant."""
+
+    jobs: tuple[Job, ...] = ()
+    links: dict[str, TrailLink] = {}
+
+
+class Backend(Protocol):
+    """What an engine needs of a data base."""
+
+    def clock(self) -> int:
+        """Return the store's time."""
+        ...
+
+    async def load(self, wants: Sequence[Want]) -> list[Loaded]:
+        """Return what is wanted, in order."""
+        ...
+
+    async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Apply each change whole or not at all, durably, in order."""
+        ...
+
+    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
+        """Lease up to `n` due jobs until `until`, tenants in turn."""
+        ...
+
+    async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
+        """Extend leases; return the ids of those lost."""
+        ...
+
+    async def release(self, claims: Sequence[Claim], due: int) -> None:
+        """Make leased jobs due. Lost leases are passed over."""
+        ...
+
+    async def get(self, tenant: str, job: str) -> Job | None:
+        """Return one job."""
+        ...
+
+    async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
+        """Return jobs newest first."""
+        ...
+
+    async def position(self, tenant: str, job: str) -> int:
+        """Return how many queued jobs of the tenant are older."""
+        ...
+
+    async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
+        """Return ledger rows above a version, in order."""
+        ...
+
+    async def links(self, tenant: str, before: int | None, limit: int, *, up: bool) -> list[TrailLink]:
+        """Return trail links beside a version: below it newest first, or (`up`) above it oldest first."""
+        ...
+
+    async def ref_of(self, tenant: str, subject: str) -> str | None:
+        """Return a subject's reference."""
+        ...
+
+    async def tenants(self) -> list[str]:
+        """Return the names of all tenants."""
+        ...
+
+    async def examine(self, tenant: str) -> Examined:
+        """Return everything of a tenant, of one moment."""
+        ...
+
+    async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
+        """Return ended jobs and trail links that are past their time."""
+        ...
+
+    async def cut(self, tenant: str, version: int) -> int:
+        """Remove trail links up to a version; return how many."""
+        ...
+
+    async def drop_keys(self, before: int, budget: int) -> int:
+        """Remove idempotency keys older than an instant; return how many."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """Return the earliest instant at which something may be claimed."""
+        ...
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` if a write would fail now."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...

@@ -1,0 +1,270 @@
+"""The one committer of a process: takes all moves that wait, folds them, commits them together.
+
+What is known of a tenant is kept between batches; it is a hint, and the version check of each commit
+proves it. A refused change brings the state as it is and its moves are folded again from that. A move
+is answered only after its commit is durable, and an answer that wrote nothing only after the version it
+was given from was checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.errors import Fault, StoreBusy, StoreUnavailable
+from gateway.store.backend import Applied, Change, Loaded, TenantState, UserState, Want
+from gateway.store.contract import Stale
+from gateway.store.draft import Draft, Missing, Scene
+from gateway.store.moves import AttemptMove
+
+if TYPE_CHECKING:
+    from gateway.audit import Chain
+    from gateway.store.backend import Backend
+    from gateway.store.bell import Bell
+    from gateway.store.moves import TenantMove
+
+ROUNDS: Final = 16
+BATCH: Final = 512
+KEPT_TENANTS: Final = 4096
+KEPT_USERS: Final = 4096
+"""Users kept a tenant; past that they are read again."""
+
+Observe = Callable[[int, float], None]
+"""Told the size of each batch and the seconds its commit took."""
+
+
+class Committer:
+    """Moves in, answers out. Runs as a task of the loop it is made on."""
+
+    def __init__(
+        self, backend: Backend, chain: Chain, bell: Bell, mint: Callable[[], str], observe: Observe
+    ) -> None:
+        self._backend = backend
+        self._chain = chain
+        self._bell = bell
+        self._mint = mint
+        self._observe = observe
+        self._kept: dict[str, tuple[TenantState, dict[str, UserState | None]]] = {}
+        self._waiting: list[TenantMove | AttemptMove] = []
+        self._arrived = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="store committer")
+
+    @property
+    def alive(self) -> bool:
+        """Whether moves are still taken."""
+        return not self._closing and not self._task.done()
+
+    def known(self, tenant: str) -> tuple[TenantState, dict[str, UserState | None]] | None:
+        """Return what is kept of a tenant."""
+        return self._kept.get(tenant)
+
+    async def send(self, move: TenantMove | AttemptMove) -> Any:
+        """Queue a move and wait for its answer. A caller that goes away leaves its move in the queue."""
+        if not self.alive:
+            raise StoreUnavailable("the store is closing")
+        self._waiting.append(move)
+        self._arrived.set()
+        return await asyncio.shield(move.done)
+
+    async def close(self) -> None:
+        """Commit what was accepted, then stop."""
+        self._closing = True
+        self._arrived.set()
+        await self._task
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting or not self._closing:
+                await self._arrived.wait()
+                batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+                if not self._waiting and not self._closing:
+                    self._arrived.clear()
+                if batch:
+                    await self._settle(batch)
+        finally:
+            self._give_up(self._waiting, StoreUnavailable("the committer stopped"))
+
+    async def _settle(self, batch: list[TenantMove | AttemptMove]) -> None:
+        """Commit a batch, again and again until each move has its answer or is given up."""
+        scenes: dict[str, Scene] = {}
+        left = batch
+        fault: Fault = StoreBusy("the write was refused too often")
+        try:
+            await self._know(scenes, [move for move in left if not isinstance(move, AttemptMove)])
+            for _ in range(ROUNDS):
+                left = await self._round(scenes, left)
+                if not left:
+                    return
+        except Fault as raised:
+            fault = raised
+        except BaseException:
+            self._give_up(batch, StoreUnavailable("the committer stopped"))
+            raise
+        self._give_up(left, fault)
+
+    def _give_up(self, moves: list[TenantMove | AttemptMove], fault: Fault) -> None:
+        """Fail moves and forget what was known of their tenants."""
+        for move in moves:
+            self._kept.pop(move.tenant, None)
+            if not move.done.done():
+                move.done.set_exception(fault)
+
+    async def _know(self, scenes: dict[str, Scene], moves: list[TenantMove]) -> None:
+        """Make a scene for each tenant of the moves, loading what is not kept."""
+        wants: dict[str, Want] = {}
+        for move in moves:
+            want = wants.get(move.tenant)
+            if want is None:
+                want = wants[move.tenant] = Want(move.tenant, subjects=set(), jobs=set(), keys=set())
+            move.wants(want)
+        for tenant, want in wants.items():
+            kept = self._kept.get(tenant)
+            want.state = kept is None
+            state, users = kept if kept is not None else (TenantState(), {})
+            scenes[tenant] = Scene(state, users, {}, {}, set())
+            want.subjects -= users.keys()
+        lacking = [want for want in wants.values() if want.state or want.subjects or want.jobs or want.keys]
+        await self._load(scenes, lacking)
+
+    async def _load(self, scenes: dict[str, Scene], wants: list[Want]) -> None:
+        if not wants:
+            return
+        for want, loaded in zip(wants, await self._backend.load(wants), strict=True):
+            scene = scenes[want.tenant]
+            _learn(scene, loaded)
+            for subject in want.subjects - loaded.users.keys():
+                scene.users[subject] = None
+            for job in want.jobs - loaded.jobs.keys():
+                scene.jobs[job] = None
+
+    async def _round(
+        self, scenes: dict[str, Scene], left: list[TenantMove | AttemptMove]
+    ) -> list[TenantMove | AttemptMove]:
+        """Fold what is left, commit once, answer what was applied; return what must go round again."""
+        now = self._backend.clock()
+        groups: dict[str, list[TenantMove]] = {}
+        pending: list[_Pending] = []
+        for move in left:
+            if isinstance(move, AttemptMove):
+                pending += _attempted(move, now)
+            else:
+                groups.setdefault(move.tenant, []).append(move)
+        again: list[TenantMove | AttemptMove] = []
+        wants: list[Want] = []
+        for tenant, moves in groups.items():
+            folded, late, want = self._fold(tenant, scenes[tenant], moves, now)
+            if folded.answers:
+                pending.append(folded)
+            again += late
+            wants += [want] if late else []
+        again += await self._commit(scenes, pending)
+        await self._load(scenes, wants)
+        return again
+
+    def _fold(
+        self, tenant: str, scene: Scene, moves: list[TenantMove], now: int
+    ) -> tuple[_Pending, list[TenantMove], Want]:
+        """Fold a tenant's moves into one change. A move that lacks something is left for the next round."""
+        draft = Draft(tenant, scene, now, self._mint)
+        answers: list[tuple[Any, object]] = []
+        late: list[TenantMove] = []
+        want = Want(tenant, state=False, subjects=set(), jobs=set(), keys=set())
+        for move in moves:
+            try:
+                answers.append((move, move.fold(draft)))
+            except Missing as missing:
+                want.subjects |= {missing.subject} if missing.subject is not None else set()
+                want.jobs |= {missing.job} if missing.job is not None else set()
+                late.append(move)
+            except Exception as bug:  # noqa: BLE001 - one call's bug is that call's answer, not its batch's
+                move.done.set_exception(bug)
+        return _Pending(draft.seal(self._chain), answers), late, want
+
+    async def _commit(
+        self, scenes: dict[str, Scene], pending: list[_Pending]
+    ) -> list[TenantMove | AttemptMove]:
+        if not pending:
+            return []
+        began = time.perf_counter()
+        outcomes = await self._backend.commit([each.change for each in pending])
+        self._observe(sum(len(each.answers) for each in pending), time.perf_counter() - began)
+        again: list[TenantMove | AttemptMove] = []
+        for each, outcome in zip(pending, outcomes, strict=True):
+            if isinstance(outcome, Applied):
+                self._applied(scenes, each)
+            else:
+                again += _refused(scenes, each, outcome.loaded, outcome.fenced)
+        return again
+
+    def _applied(self, scenes: dict[str, Scene], each: _Pending) -> None:
+        change = each.change
+        if change.state is not None:
+            users: dict[str, UserState | None] = {
+                name: UserState(user.ref, user.account) for name, user in change.users.items()
+            }
+            scene = scenes[change.tenant]
+            scene.jobs |= {put.job.id: put.job for put in change.puts}
+            scene.jobs |= {drop.job: None for drop in change.drops}
+            scene.keys |= change.keys
+            scene.state, scene.users = change.state, {**scene.users, **users}
+            self._keep(change.tenant, scene)
+        for move, answer in each.answers:
+            if not move.done.done():
+                move.done.set_result(answer)
+        for put in change.puts:
+            self._bell.ring(change.tenant, put.job.subject, put.job.id)
+
+    def _keep(self, tenant: str, scene: Scene) -> None:
+        """Keep what is now known of a tenant, within bounds; the longest untouched goes first."""
+        self._kept.pop(tenant, None)
+        users = scene.users if len(scene.users) <= KEPT_USERS else {}
+        self._kept[tenant] = (scene.state, users)
+        if len(self._kept) > KEPT_TENANTS:
+            del self._kept[next(iter(self._kept))]
+
+
+class _Pending:
+    """A change on its way, and the answers that hold once it is applied."""
+
+    __slots__ = ("answers", "change")
+
+    def __init__(self, change: Change, answers: list[tuple[Any, object]]) -> None:
+        self.change = change
+        self.answers = answers
+
+
+def _attempted(move: AttemptMove, now: int) -> list[_Pending]:
+    change = move.attempt(now)
+    if isinstance(change, Stale):
+        move.done.set_result(change)
+        return []
+    return [_Pending(change, [(move, move.answer(change))])]
+
+
+def _refused(
+    scenes: dict[str, Scene], each: _Pending, loaded: Loaded, fenced: frozenset[str]
+) -> list[TenantMove | AttemptMove]:
+    """Learn the state as it is; return the moves to fold again from it."""
+    if each.change.expect is None:
+        (move, _answer) = each.answers[0]
+        job = loaded.jobs.get(move.claim.job.id)
+        if fenced:
+            move.done.set_result(Stale(job))
+            return []
+        move.job = job
+        return [move]
+    scene = scenes[each.change.tenant]
+    _learn(scene, loaded)
+    scene.fenced |= fenced
+    return [move for move, _answer in each.answers]
+
+
+def _learn(scene: Scene, loaded: Loaded) -> None:
+    if loaded.state is not None:
+        scene.state = loaded.state
+    scene.users = {**scene.users, **loaded.users}
+    scene.jobs |= loaded.jobs
+    scene.keys |= loaded.keys

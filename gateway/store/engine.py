@@ -1,0 +1,275 @@
+"""The engine: every verb of the contract, once, over any back end.
+
+Calls that change something become moves (`moves.py`) and go to the committer (`committer.py`), which folds
+all that wait over what it knows of each tenant and commits the lot in one go: a busy tenant makes bigger
+batches, not longer queues. Reads go to the back end. Waiters are woken by name and read for themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from gateway.crash import Hook, nowhere
+from gateway.errors import StoreUnavailable
+from gateway.store.backend import Anchor, Backend, TenantState, Want
+from gateway.store.bell import Bell
+from gateway.store.committer import Committer, Observe
+from gateway.store.contract import (
+    Begun,
+    Claim,
+    Found,
+    Granted,
+    JobFilter,
+    LedgerRow,
+    Page,
+    Recorded,
+    Retention,
+    Stale,
+    Swept,
+    TrailLink,
+    Watch,
+)
+from gateway.store.moves import (
+    AnchorMove,
+    AttemptMove,
+    CancelMove,
+    CountMove,
+    DropMove,
+    EraseMove,
+    GrantMove,
+    RecordMove,
+    SayMove,
+    SubmitMove,
+)
+from policies import lifecycle
+from policies.model import Account, Attempt, Deny, Job, Usage
+
+if TYPE_CHECKING:
+    from gateway.audit import Chain, Record
+    from gateway.store import contract
+
+SAFETY_READ_SECONDS: Final = 15.0
+ATTEMPT_MARGIN_MS: Final = 10_000
+"""How long after an open attempt's deadline its job may be claimed by another."""
+
+
+class Engine:
+    """A `Store` over a `Backend`. Start it on the loop that calls it."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        chain: Chain,
+        mint: Callable[[], str],
+        *,
+        crash: Hook = nowhere,
+        observe: Observe = lambda _moves, _seconds: None,
+    ) -> None:
+        self.backend = backend
+        self._chain = chain
+        self._crash = crash
+        self._bell = Bell()
+        self._committer = Committer(backend, chain, self._bell, mint, observe)
+        self._send = self._committer.send
+        self._due = asyncio.Event()
+        self._tick: dict[tuple[str, str], Job | None] = {}
+
+    # -- verbs that change something -----------------------------------------------------------------
+
+    async def submit(
+        self, job: Job, decide: contract.Decide, record: Record, *, key: str | None = None
+    ) -> contract.Submitted | contract.Replayed | contract.Conflict | contract.Erased | contract.Denied:
+        """Look up the key, decide, and write job, hold, ledger and trail: all or nothing."""
+        move = SubmitMove(job, decide, record, key)
+        answer: Any = await self._send(move)
+        self._crash("job_stored")
+        self._due.set()
+        return answer  # type: ignore[no-any-return]
+
+    async def cancel(
+        self, tenant: str, job: str, count: contract.Count, record: Record
+    ) -> contract.Canceled | contract.Asked | contract.Ended | contract.Absent | contract.Denied:
+        """End a queued job, or ask a running one's worker to."""
+        move = CancelMove(tenant, job, count, record)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def erase(
+        self, tenant: str, job: str, count: contract.Count, record: Record
+    ) -> contract.Gone | contract.Open | contract.Absent | contract.Denied:
+        """Forget an ended job."""
+        move = EraseMove(tenant, job, count, record)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def begin_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
+        """Write an attempt down, durably, before it is sent."""
+
+        def change(job: Job, now: int) -> Job:
+            return lifecycle.began(job, attempt, now)
+
+        move = AttemptMove(claim, change, attempt.deadline_at + ATTEMPT_MARGIN_MS)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def note_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
+        """Write down what is now known of an attempt."""
+        move = AttemptMove(claim, lambda job, _now: lifecycle.noted(job, attempt), None)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def record(self, claim: Claim, end: contract.End, record: Record) -> Recorded | Stale:
+        """End the job, settle its hold, tell the trail: one step, once."""
+        move = RecordMove(claim, end, record)
+        answer = await self._send(move)
+        self._crash("recorded")
+        return answer  # type: ignore[no-any-return]
+
+    async def count(self, tenant: str, subject: str, count: contract.Count) -> Usage | Deny:
+        """Count a call that changes nothing else."""
+        move = CountMove(tenant, subject, count)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def grant(self, tenant: str, subject: str | None, post: Any, key: str, record: Record) -> Granted:
+        """Give credits once per `key`."""
+        move = GrantMove(tenant, subject, post, key, record)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def append_audit(self, tenant: str, subject: str, record: Record) -> None:
+        """Tell the trail something that changed nothing else."""
+        move = SayMove(tenant, subject, record)
+        await self._send(move)
+        self._crash("audit_appended")
+
+    async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:
+        """Lease due jobs, tenants in turn."""
+        now = self.backend.clock()
+        claims = await self.backend.claim(n, now, now + lease_ms)
+        if claims:
+            self._crash("claimed")
+        return claims
+
+    async def renew(self, claims: Sequence[Claim], lease_ms: int) -> frozenset[str]:
+        """Extend leases; return the ids of jobs whose lease was lost."""
+        return await self.backend.renew(claims, self.backend.clock() + lease_ms)
+
+    async def give_back(self, claims: Sequence[Claim], after_ms: int = 0) -> None:
+        """Let others have the jobs."""
+        await self.backend.release(claims, self.backend.clock() + after_ms)
+        self._due.set()
+        if claims:
+            self._crash("lease_returned")
+
+    async def sweep(self, retention: Retention, budget: int = 200) -> Swept:
+        """Remove what is past its time, at most `budget` things of each sort."""
+        now = self.backend.clock()
+        expired = await self.backend.expired(now, retention, budget)
+        drops = [DropMove(job) for job in expired.jobs]
+        dropped = await asyncio.gather(*(self._send(move) for move in drops))
+        links = 0
+        for tenant, last in expired.links.items():
+            seal = self._chain.link(last.head, f"anchor {last.version} {last.at}".encode())
+            move = AnchorMove(tenant, Anchor(last.version, last.at, last.head, seal))
+            await self._send(move)
+            links += await self.backend.cut(tenant, last.version)
+        keys = await self.backend.drop_keys(now - retention.keys_ms, budget)
+        jobs = tuple(job for job in dropped if isinstance(job, Job))
+        return Swept(jobs, keys, links, more=len(expired.jobs) >= budget or keys >= budget or links >= budget)
+
+    # -- verbs that read -----------------------------------------------------------------------------
+
+    async def get_job(self, tenant: str, job: str, reader: str) -> Found | None:
+        """Return a job of the tenant and the reader's usage."""
+        found = await self._read(tenant, job)
+        return Found(found, await self.usage(tenant, reader)) if found else None
+
+    async def list_jobs(self, tenant: str, where: JobFilter, *, before: int | None, limit: int) -> Page:
+        """Return jobs newest first."""
+        return await self.backend.page(tenant, where, before, limit)
+
+    async def position(self, tenant: str, job: Job) -> int:
+        """Return how many queued jobs of the tenant are older."""
+        return await self.backend.position(tenant, job.id)
+
+    async def wait_job(self, tenant: str, job: str, after: int, seconds: float) -> Job | None:
+        """Return the job once its version passes `after`, or as it is when the time ran out."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        watch = self._bell.watch(tenant, None, job)
+        try:
+            while True:
+                found = await self._read(tenant, job)
+                left = until - loop.time()
+                if found is None or found.version > after or left <= 0:
+                    return found
+                await watch.changed(min(left, SAFETY_READ_SECONDS))
+        finally:
+            watch.close()
+
+    def watch(self, tenant: str, subject: str | None = None, job: str | None = None) -> Watch:
+        """Subscribe to changes of a job, of a subject's jobs, or of all the tenant's."""
+        return self._bell.watch(tenant, subject, job)
+
+    async def work_due(self, seconds: float) -> None:
+        """Return when there may be something to claim, or when the time ran out."""
+        due = await self.backend.next_due()
+        if due is not None:
+            seconds = min(seconds, max(0.0, (due - self.backend.clock()) / 1000))
+        self._due.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._due.wait()
+        except TimeoutError:
+            return
+
+    async def usage(self, tenant: str, subject: str) -> Usage:
+        """Return both levels as they are."""
+        kept = self._committer.known(tenant)
+        if kept is None or subject not in kept[1]:
+            (loaded,) = await self.backend.load([Want(tenant, subjects={subject})])
+            user = loaded.users.get(subject)
+            state = loaded.state or TenantState()
+            return Usage(state.doc.account, user.account if user else Account(granted=None))
+        user = kept[1][subject]
+        return Usage(kept[0].doc.account, user.account if user else Account(granted=None))
+
+    async def ledger(self, tenant: str, after: int = 0, limit: int = 1000) -> Sequence[LedgerRow]:
+        """Return ledger entries of versions above `after`, in order."""
+        return await self.backend.ledger(tenant, after, limit)
+
+    async def audit_page(
+        self,
+        tenant: str,
+        *,
+        before: int | None = None,
+        limit: int = 100,
+        order: Literal["up", "down"] = "down",
+    ) -> Sequence[TrailLink]:
+        """Return links of the trail."""
+        return await self.backend.links(tenant, before, limit, up=order == "up")
+
+    async def ref_of(self, tenant: str, subject: str) -> str | None:
+        """Return the reference that stands for a subject."""
+        return await self.backend.ref_of(tenant, subject)
+
+    async def now(self) -> int:
+        """Return the store's time."""
+        return self.backend.clock()
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` if the store would not take a write now."""
+        if not self._committer.alive:
+            raise StoreUnavailable("the store is closed")
+        await self.backend.ping()
+
+    async def close(self) -> None:
+        """Write what was accepted, then let go."""
+        await self._committer.close()
+        await self.backend.close()
+
+    async def _read(self, tenant: str, job: str) -> Job | None:
+        """Read a job once a tick, however many wait for it."""
+        name = (tenant, job)
+        if name not in self._tick:
+            if not self._tick:
+                asyncio.get_running_loop().call_soon(self._tick.clear)
+            self._tick[name] = await self.backend.get(tenant, job)
+        return self._tick.get(name)

@@ -1,0 +1,345 @@
+"""Verbs as moves: what each reads, the rule it asks, what it writes.
+
+`fold` runs a move over a draft and returns its answer; it may run more than once, each time from the
+state as it is. It decides first and writes last, and nothing after its first write can fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from msgspec.structs import replace
+
+from gateway.store.backend import KEYS_KEPT_MS, Change, JobPut, KeyRow, Want, encode_job
+from gateway.store.contract import (
+    Absent,
+    Asked,
+    Begun,
+    Canceled,
+    Claim,
+    Conflict,
+    Count,
+    Decide,
+    Denied,
+    End,
+    Ended,
+    Erased,
+    Gone,
+    Granted,
+    Open,
+    Recorded,
+    Replayed,
+    Stale,
+    Submitted,
+)
+from policies import lifecycle, quota
+from policies.model import Deny, Job, JobState, Usage
+
+if TYPE_CHECKING:
+    from gateway.audit import Record
+    from gateway.store.backend import Anchor
+    from gateway.store.draft import Draft
+
+GRANTS: Final = ""
+"""The subject under which grants keep their keys: no caller can have it."""
+
+
+class TenantMove(Protocol):
+    """One call on its way into a tenant's commit."""
+
+    tenant: str
+    done: asyncio.Future[object]
+
+    def wants(self, want: Want) -> None:
+        """Say what must be known before the fold."""
+        ...
+
+    def fold(self, draft: Draft) -> object:
+        """Ask the rule, write into the draft, return the answer."""
+        ...
+
+
+class _Move:
+    """What all moves have: a tenant, somebody who waits, and perhaps a subject."""
+
+    def __init__(self, tenant: str, subject: str | None = None) -> None:
+        self.tenant = tenant
+        self.subject = subject
+        self.done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    def wants(self, want: Want) -> None:
+        """Want the subject's figures."""
+        if self.subject is not None:
+            want.subjects.add(self.subject)
+
+
+class SubmitMove(_Move):
+    """Bind the key, decide, hold, store."""
+
+    def __init__(self, job: Job, decide: Decide, record: Record, key: str | None) -> None:
+        super().__init__(job.tenant, job.subject)
+        self.job = job
+        self.key = key
+        self._decide = decide
+        self._record = record
+        self._fingerprint = job.request.fingerprint() if key else ""
+
+    def fold(self, draft: Draft) -> object:
+        """Answer from the key if it is bound, else from the rule."""
+        subject = self.job.subject
+        if self.key is not None:
+            bound = draft.key(subject, self.key)
+            if bound is not None and draft.now - bound.at < KEYS_KEPT_MS:
+                return self._replay(draft, bound)
+        usage = draft.usage(subject)
+        answer = self._decide(usage, draft.now)
+        if isinstance(answer, Deny):
+            draft.say(subject, _denied(self._record, answer))
+            return Denied(answer, usage)
+        job = lifecycle.accepted(self.job, draft.now, draft.user(subject).ref, answer.hold)
+        draft.put(job, expect=0, due=draft.now)
+        draft.post(subject, answer.usage, answer.entries, job.policy_version)
+        if self.key is not None:
+            draft.bind(subject, self.key, KeyRow(self._fingerprint, job.id, draft.now))
+        draft.say(subject, replace(self._record, job=job.id))
+        return Submitted(job, answer.usage)
+
+    def _replay(self, draft: Draft, bound: KeyRow) -> object:
+        if bound.fingerprint != self._fingerprint:
+            return Conflict()
+        job = draft.job(bound.job)
+        return Replayed(job, draft.usage(self.job.subject)) if job else Erased()
+
+
+class CancelMove(_Move):
+    """End a queued job; ask for the end of a running one."""
+
+    def __init__(self, tenant: str, job: str, count: Count, record: Record) -> None:
+        super().__init__(tenant)
+        self.job = job
+        self._count = count
+        self._record = record
+
+    def wants(self, want: Want) -> None:
+        """Want the job."""
+        want.jobs.add(self.job)
+
+    def fold(self, draft: Draft) -> object:
+        """Move by the job's state as it is."""
+        job = draft.job(self.job)
+        if job is None:
+            return Absent()
+        if job.state.ended:
+            return Ended(job)
+        if job.cancel_requested_at is not None:
+            return Asked(job)
+        usage = draft.usage(job.subject)
+        counted = self._count(usage, draft.now)
+        if isinstance(counted, Deny):
+            draft.say(job.subject, _denied(self._record, counted))
+            return Denied(counted, usage)
+        return self._cancel(draft, job, counted)
+
+    def _cancel(self, draft: Draft, job: Job, usage: Usage) -> object:
+        if job.state is JobState.QUEUED:
+            ended = lifecycle.canceled(job, draft.now)
+            posted = quota.settle(usage, ended, 0)
+            draft.put(ended, expect=job.version, due="drop")
+            draft.post(job.subject, posted.usage, posted.entries, job.policy_version)
+            draft.say(job.subject, replace(self._record, job=job.id, code=str(ended.state)))
+            return Canceled(ended)
+        asked = lifecycle.cancel_asked(job, draft.now)
+        draft.put(asked, expect=job.version)
+        draft.post(job.subject, usage)
+        draft.say(job.subject, replace(self._record, job=job.id))
+        return Asked(asked)
+
+
+class EraseMove(_Move):
+    """Forget an ended job."""
+
+    def __init__(self, tenant: str, job: str, count: Count, record: Record) -> None:
+        super().__init__(tenant)
+        self.job = job
+        self._count = count
+        self._record = record
+
+    def wants(self, want: Want) -> None:
+        """Want the job."""
+        want.jobs.add(self.job)
+
+    def fold(self, draft: Draft) -> object:
+        """Drop the job if it is over."""
+        job = draft.job(self.job)
+        if job is None:
+            return Absent()
+        if not job.state.ended:
+            return Open()
+        usage = draft.usage(job.subject)
+        counted = self._count(usage, draft.now)
+        if isinstance(counted, Deny):
+            draft.say(job.subject, _denied(self._record, counted))
+            return Denied(counted, usage)
+        draft.drop(job)
+        draft.post(job.subject, counted)
+        draft.say(job.subject, replace(self._record, job=job.id))
+        return Gone(job)
+
+
+class RecordMove(_Move):
+    """End a leased job and settle its hold."""
+
+    def __init__(self, claim: Claim, end: End, record: Record) -> None:
+        super().__init__(claim.job.tenant, claim.job.subject)
+        self.claim = claim
+        self._end = end
+        self._record = record
+
+    def fold(self, draft: Draft) -> object:
+        """End the job as it is now; only a lost lease or an ended job is final."""
+        job = draft.job(self.claim.job.id, self.claim.job)
+        if job is None or job.state.ended or job.id in draft.scene.fenced:
+            return Stale(job)
+        ended = self._end(job, draft.now)
+        posted = quota.settle(draft.usage(job.subject), ended, ended.charged, ended.provider_cost)
+        draft.put(ended, expect=job.version, due="drop", fence=self.claim.fence)
+        draft.post(job.subject, posted.usage, posted.entries, job.policy_version)
+        code = ended.error.code if ended.error else str(ended.state)
+        draft.say(
+            job.subject,
+            replace(self._record, job=job.id, code=code, credits=ended.charged, policy=job.policy_version),
+        )
+        return Recorded(ended)
+
+
+class GrantMove(_Move):
+    """Give credits once per key."""
+
+    def __init__(
+        self,
+        tenant: str,
+        subject: str | None,
+        post: Callable[[Usage, int], quota.Posted],
+        key: str,
+        record: Record,
+    ) -> None:
+        super().__init__(tenant, subject or GRANTS)
+        self.key = key
+        self._post = post
+        self._record = record
+
+    def wants(self, want: Want) -> None:
+        """Want the user's figures and the key."""
+        super().wants(want)
+        want.keys.add((GRANTS, self.key))
+
+    def fold(self, draft: Draft) -> object:
+        """Post the grant unless the key is bound. A grant's key is never forgotten."""
+        subject = self.subject or GRANTS
+        if draft.key(GRANTS, self.key) is not None:
+            return Granted(draft.usage(subject), replayed=True)
+        posted = self._post(draft.usage(subject), draft.now)
+        draft.post(subject, posted.usage, posted.entries)
+        draft.bind(GRANTS, self.key, KeyRow("", "", draft.now))
+        draft.say(subject, self._record)
+        return Granted(posted.usage)
+
+
+class CountMove(_Move):
+    """Count a call against its window."""
+
+    def __init__(self, tenant: str, subject: str, count: Count) -> None:
+        super().__init__(tenant, subject)
+        self._count = count
+
+    def fold(self, draft: Draft) -> object:
+        """Count, or deny with nothing written."""
+        subject = self.subject or ""
+        counted = self._count(draft.usage(subject), draft.now)
+        if not isinstance(counted, Deny):
+            draft.post(subject, counted)
+        return counted
+
+
+class SayMove(_Move):
+    """Tell the trail something that changed nothing else."""
+
+    def __init__(self, tenant: str, subject: str, record: Record) -> None:
+        super().__init__(tenant, subject)
+        self._record = record
+
+    def fold(self, draft: Draft) -> object:
+        """Add the line."""
+        draft.say(self.subject, self._record)
+        return None
+
+
+class DropMove(_Move):
+    """Remove an ended job that is past its time."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.tenant)
+        self.job = job
+
+    def wants(self, want: Want) -> None:
+        """Want the job as it is."""
+        want.jobs.add(self.job.id)
+
+    def fold(self, draft: Draft) -> object:
+        """Drop the job if it is still there and over."""
+        job = draft.job(self.job.id)
+        if job is None or not job.state.ended:
+            return None
+        draft.drop(job)
+        return job
+
+
+class AnchorMove(_Move):
+    """Remember where a trail that is about to be cut will begin."""
+
+    def __init__(self, tenant: str, anchor: Anchor) -> None:
+        super().__init__(tenant)
+        self._anchor = anchor
+
+    def fold(self, draft: Draft) -> object:
+        """Set the anchor; it never moves back."""
+        if draft.doc.anchor is None or draft.doc.anchor.version < self._anchor.version:
+            draft.doc = replace(draft.doc, anchor=self._anchor)
+            draft.wrote = True
+        return None
+
+
+class AttemptMove:
+    """Change one leased job and nothing else: no money, no trail, no tenant version."""
+
+    def __init__(self, claim: Claim, change: Callable[[Job, int], Job], due: int | None) -> None:
+        self.tenant = claim.job.tenant
+        self.claim = claim
+        self.job: Job | None = claim.job
+        self.due = due
+        self.done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._change = change
+
+    def attempt(self, now: int) -> Change | Stale:
+        """Return the change, from the job as last known; `Stale` where there is nothing to change."""
+        if self.job is None or self.job.state.ended:
+            return Stale(self.job)
+        job = self._change(self.job, now)
+        put = JobPut(
+            job,
+            encode_job(job),
+            self.job.version,
+            self.claim.fence,
+            "keep" if self.due is None else self.due,
+        )
+        return Change(tenant=self.tenant, now=now, puts=[put])
+
+    def answer(self, change: Change) -> Begun:
+        """Return what the caller is told once the change is durable."""
+        return Begun(change.puts[0].job)
+
+
+def _denied(record: Record, deny: Deny) -> Record:
+    return replace(record, decision="deny", code=str(deny.reason), rule=deny.rule, credits=0)

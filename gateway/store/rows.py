@@ -1,0 +1,254 @@
+"""SQL, and how structs become rows and rows structs. No connection lives here.
+
+Rows of one table, whatever change or tenant they come from, are written together: many rows in one
+statement, in chunks of powers of two so that few statement texts are ever prepared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from gateway.store.backend import Change, TenantDoc, TenantState, UserState
+from gateway.store.contract import JobFilter, LedgerRow
+from policies.model import Account, Entry, Money
+
+if TYPE_CHECKING:
+    from gateway.store.backend import JobPut
+
+Row = tuple[Any, ...]
+
+VERSIONS: Final = "SELECT id, v FROM jobs WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
+FENCES: Final = (
+    "SELECT id, fence FROM queue WHERE tenant = ? AND kind = 'job' AND id IN (SELECT value FROM json_each(?))"
+)
+JOBS: Final = "SELECT id, d FROM jobs WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
+USERS: Final = (
+    "SELECT subject, ref, d FROM users JOIN subjects USING (tenant, subject)"
+    " WHERE tenant = ? AND subject IN (SELECT value FROM json_each(?))"
+)
+ALL_USERS: Final = "SELECT subject, ref, d FROM users JOIN subjects USING (tenant, subject) WHERE tenant = ?"
+ALL_JOBS: Final = "SELECT d FROM jobs WHERE tenant = ? ORDER BY n"
+KEY: Final = "SELECT fp, job, at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
+KEY_AT: Final = "SELECT at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
+REF: Final = "SELECT ref FROM subjects WHERE tenant = ? AND subject = ?"
+POSITION: Final = (
+    "SELECT count(*) FROM jobs WHERE tenant = ? AND ended IS NULL AND state = 'queued'"
+    " AND n < (SELECT n FROM jobs WHERE tenant = ? AND id = ?)"
+)
+TURNS: Final = "SELECT tenant, weight FROM turns WHERE at <= ? ORDER BY at LIMIT ?"
+TURN_TO: Final = "UPDATE turns SET at = ? WHERE tenant = ?"
+SOONER: Final = "UPDATE turns SET at = min(at, ?) WHERE tenant = ?"
+DUE: Final = (
+    "SELECT d, fence FROM queue JOIN jobs USING (tenant, id)"
+    " WHERE tenant = ? AND kind = 'job' AND due <= ? ORDER BY due LIMIT ?"
+)
+NEXT_DUE: Final = "SELECT min(due) FROM queue WHERE tenant = ?"
+LEDGER: Final = (
+    "SELECT v, i, subject_ref, job, kind, level, granted, held, charged, flight, month,"
+    " cost_micros, cost_currency, policy_version, at"
+    " FROM ledger WHERE tenant = ? AND v > ? ORDER BY v, i LIMIT ?"
+)
+LINKS_UP: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v > ? ORDER BY v LIMIT ?"
+LINKS_DOWN: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v < ? ORDER BY v DESC LIMIT ?"
+EXPIRED_JOBS: Final = "SELECT d FROM jobs WHERE ended <= ? ORDER BY ended LIMIT ?"
+EXPIRED_LINKS: Final = (
+    "SELECT tenant, max(v), at, head FROM (SELECT tenant, v, at, head FROM audit WHERE at <= ?"
+    " ORDER BY at LIMIT ?) GROUP BY tenant"
+)
+DROP_KEYS: Final = (
+    "DELETE FROM idem WHERE (tenant, subject, key) IN"
+    " (SELECT tenant, subject, key FROM idem WHERE at <= ? AND subject != '' LIMIT ?)"
+)
+
+_account = msgspec.json.Encoder()
+_account_decoder = msgspec.json.Decoder(Account)
+_tenant_decoder = msgspec.json.Decoder(TenantDoc)
+
+CHUNKS: Final = (64, 16, 4, 1)
+
+
+class Cursor(Protocol):
+    """The one method of a connection that is used here."""
+
+    def execute(self, sql: str, values: Sequence[Any], /) -> object:
+        """Run a statement."""
+        ...
+
+
+def names(of: Iterable[str]) -> str:
+    """Return names as the JSON array the queries take."""
+    return json.dumps(list(of))
+
+
+def tenant_state(row: Row) -> TenantState:
+    """Return the state a tenants row holds."""
+    return TenantState(row[0], _tenant_decoder.decode(row[1]))
+
+
+def user_state(ref: str, text: str) -> UserState:
+    """Return the state a users row and its reference hold."""
+    return UserState(ref, _account_decoder.decode(text))
+
+
+def ledger_row(row: Row) -> LedgerRow:
+    """Return the entry a ledger row holds."""
+    v, i, ref, job, kind, level, granted, held, charged, flight, month, micros, currency, policy, at = row
+    cost = None if micros is None else Money(micros, currency)
+    entry = Entry(kind, month, job, level, granted, held, charged, flight, cost)
+    return LedgerRow(v, i, ref, entry, policy, at)
+
+
+def page_query(tenant: str, where: JobFilter, before: int | None, limit: int) -> tuple[str, Row]:
+    """Return the query for a page of jobs and its values."""
+    parts: list[tuple[str, Row]] = [("tenant = ?", (tenant,))]
+    if before is not None:
+        parts.append(("n < ?", (before,)))
+    if where.subject is not None:
+        parts.append(("subject = ?", (where.subject,)))
+    if where.states:
+        parts.append(("state IN (SELECT value FROM json_each(?))", (names(map(str, where.states)),)))
+    if where.created_after is not None:
+        parts.append(("created > ?", (where.created_after,)))
+    if where.created_before is not None:
+        parts.append(("created < ?", (where.created_before,)))
+    if where.operation is not None:
+        parts.append(("coalesce(d ->> '$.request.operation', 'generate') = ?", (where.operation,)))
+    if where.model is not None:
+        parts.append(("d ->> '$.model' = ?", (where.model,)))
+    for key, value in where.metadata.items():
+        parts.append(("d ->> ('$.request.metadata.' || json_quote(?)) = ?", (key, value)))
+    sql = " AND ".join(part for part, _values in parts)
+    values = tuple(value for _part, each in parts for value in each)
+    return f"SELECT n, d FROM jobs WHERE {sql} ORDER BY n DESC LIMIT ?", (*values, limit)  # noqa: S608 - constants only
+
+
+def insert(cursor: Cursor, sql: str, values: list[Row]) -> None:
+    """Run an insert for many rows. `{}` in `sql` stands for the rows' placeholders."""
+    at = 0
+    for chunk in CHUNKS:
+        while len(values) - at >= chunk:
+            rows = values[at : at + chunk]
+            one = "(" + ",".join("?" * len(rows[0])) + ")"
+            cursor.execute(sql.format(",".join([one] * chunk)), [value for row in rows for value in row])
+            at += chunk
+
+
+def writes(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the inserts that changes amount to, a table at a time."""
+    kept = [change for change in changes if change.state is not None]
+    puts = [(change.tenant, put) for change in changes for put in change.puts]
+    new = [(tenant, put) for tenant, put in puts if put.expect == 0]
+    yield (
+        (
+            "INSERT INTO tenants (tenant, v, d) VALUES {}"
+            " ON CONFLICT (tenant) DO UPDATE SET v = excluded.v, d = excluded.d"
+        ),
+        [(each.tenant, each.state.version, _text(each.state.doc)) for each in kept if each.state],
+    )
+    users = [(change.tenant, subject, user) for change in kept for subject, user in change.users.items()]
+    yield (
+        (
+            "INSERT INTO users (tenant, subject, d) VALUES {}"
+            " ON CONFLICT (tenant, subject) DO UPDATE SET d = excluded.d"
+        ),
+        [(tenant, subject, _text(user.account)) for tenant, subject, user in users],
+    )
+    yield (
+        "INSERT INTO subjects (tenant, subject, ref) VALUES {}",
+        [(tenant, subject, user.ref) for tenant, subject, user in users if user.fresh],
+    )
+    yield (
+        "INSERT INTO jobs (tenant, id, subject, created, ended, state, v, d) VALUES {}",
+        [_job_row(tenant, put) for tenant, put in new],
+    )
+    yield (
+        "INSERT INTO queue (tenant, kind, id, due, fence) VALUES {}",
+        [(tenant, "job", put.job.id, put.due, 0) for tenant, put in new if isinstance(put.due, int)],
+    )
+    yield (
+        (
+            "INSERT INTO turns (tenant, at, weight) VALUES {} ON CONFLICT (tenant)"
+            " DO UPDATE SET at = min(at, excluded.at), weight = excluded.weight"
+        ),
+        [(tenant, put.due, put.job.weight) for tenant, put in new if isinstance(put.due, int)],
+    )
+    yield (
+        "INSERT OR REPLACE INTO idem (tenant, subject, key, fp, job, at) VALUES {}",
+        [
+            (change.tenant, subject, key, row.fingerprint, row.job, row.at)
+            for change in kept
+            for (subject, key), row in change.keys.items()
+        ],
+    )
+    yield (
+        (
+            "INSERT INTO ledger (tenant, v, i, subject_ref, job, kind, level, granted, held, charged, flight,"
+            " month, cost_micros, cost_currency, policy_version, at) VALUES {}"
+        ),
+        [_ledger_values(change.tenant, row) for change in kept for row in change.ledger],
+    )
+    yield (
+        "INSERT INTO audit (tenant, v, at, head, rows) VALUES {}",
+        [(c.tenant, c.link.version, c.link.at, c.link.head, c.link.rows) for c in kept if c.link],
+    )
+
+
+def updates(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
+    """Yield the updates and deletes that changes amount to, a row at a time."""
+    puts = [(change.tenant, put) for change in changes for put in change.puts if put.expect]
+    yield (
+        "UPDATE jobs SET ended = ?, state = ?, v = ?, d = ? WHERE tenant = ? AND id = ?",
+        [
+            (put.job.ended_at, str(put.job.state), put.job.version, put.doc, tenant, put.job.id)
+            for tenant, put in puts
+        ],
+    )
+    yield (
+        "UPDATE queue SET due = ? WHERE tenant = ? AND kind = 'job' AND id = ?",
+        [(put.due, tenant, put.job.id) for tenant, put in puts if isinstance(put.due, int)],
+    )
+    yield (
+        "DELETE FROM queue WHERE tenant = ? AND kind = 'job' AND id = ?",
+        [(tenant, put.job.id) for tenant, put in puts if put.due == "drop"],
+    )
+    yield (
+        "DELETE FROM jobs WHERE tenant = ? AND id = ?",
+        [(change.tenant, drop.job) for change in changes for drop in change.drops],
+    )
+
+
+def _text(value: object) -> str:
+    return _account.encode(value).decode()
+
+
+def _job_row(tenant: str, put: JobPut) -> Row:
+    job = put.job
+    state = str(job.state)
+    return (tenant, job.id, job.subject, job.created_at, job.ended_at, state, job.version, put.doc)
+
+
+def _ledger_values(tenant: str, row: LedgerRow) -> Row:
+    entry = row.entry
+    cost = entry.provider_cost
+    return (
+        tenant,
+        row.version,
+        row.index,
+        row.ref,
+        entry.job,
+        entry.kind,
+        entry.level,
+        entry.granted,
+        entry.held,
+        entry.charged,
+        entry.flight,
+        entry.month,
+        None if cost is None else cost.micros,
+        None if cost is None else cost.currency,
+        row.policy_version,
+        row.at,
+    )

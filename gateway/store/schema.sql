@@ -1,0 +1,98 @@
+-- The store's tables. Instants are milliseconds UTC; `d` columns hold JSON documents with a format number.
+-- What ledger, audit and ids contain stands for ever; a change of layout raises `user_version`.
+
+CREATE TABLE tenants (
+    tenant TEXT PRIMARY KEY,
+    v      INTEGER NOT NULL,          -- the tenant's only lock: every commit raises it by one
+    d      TEXT NOT NULL              -- figures, head of the trail, last_now
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE users (
+    tenant  TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    d       TEXT NOT NULL,            -- figures
+    PRIMARY KEY (tenant, subject)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE subjects (               -- the only place where a subject meets its reference
+    tenant  TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    ref     TEXT NOT NULL,
+    PRIMARY KEY (tenant, subject)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE jobs (
+    n       INTEGER PRIMARY KEY,      -- the order of arrival: lists and queue positions go by it
+    tenant  TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    ended   INTEGER,
+    state   TEXT NOT NULL,
+    v       INTEGER NOT NULL,
+    d       TEXT NOT NULL,
+    UNIQUE (tenant, id)
+) STRICT;
+CREATE INDEX jobs_of_subject ON jobs (tenant, subject, n);
+CREATE INDEX jobs_of_tenant ON jobs (tenant, n);
+CREATE INDEX jobs_open ON jobs (tenant, n) WHERE ended IS NULL;
+CREATE INDEX jobs_ended ON jobs (ended) WHERE ended IS NOT NULL;
+
+CREATE TABLE idem (
+    tenant  TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    fp      TEXT NOT NULL,
+    job     TEXT NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (tenant, subject, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idem_at ON idem (at);
+
+CREATE TABLE queue (                  -- open jobs; a claim moves `due` to the end of its lease
+    tenant TEXT NOT NULL,
+    kind   TEXT NOT NULL,
+    id     TEXT NOT NULL,
+    due    INTEGER NOT NULL,
+    fence  INTEGER NOT NULL,
+    PRIMARY KEY (tenant, kind, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX queue_due ON queue (tenant, due);
+
+CREATE TABLE turns (                  -- which tenant is served next
+    tenant TEXT PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    weight INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX turns_at ON turns (at);
+
+CREATE TABLE ledger (
+    tenant         TEXT NOT NULL,
+    v              INTEGER NOT NULL,
+    i              INTEGER NOT NULL,
+    subject_ref    TEXT NOT NULL,     -- '' for the tenant's own entries
+    job            TEXT,
+    kind           TEXT NOT NULL,
+    level          TEXT NOT NULL,
+    granted        INTEGER NOT NULL,
+    held           INTEGER NOT NULL,
+    charged        INTEGER NOT NULL,
+    flight         INTEGER NOT NULL,
+    month          TEXT NOT NULL,
+    cost_micros    INTEGER,
+    cost_currency  TEXT,
+    policy_version TEXT NOT NULL,
+    at             INTEGER NOT NULL,
+    PRIMARY KEY (tenant, v, i)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ledger_of_job ON ledger (tenant, job) WHERE job IS NOT NULL;
+
+CREATE TABLE audit (                  -- the trail: one sealed link a commit
+    tenant TEXT NOT NULL,
+    v      INTEGER NOT NULL,
+    at     INTEGER NOT NULL,
+    head   TEXT NOT NULL,
+    rows   BLOB NOT NULL,
+    PRIMARY KEY (tenant, v)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX audit_at ON audit (at);

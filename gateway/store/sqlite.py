@@ -1,0 +1,419 @@
+"""The store in one SQLite file: one process, durable, nothing to install.
+
+One writer connection lives on a thread of its own; a batch is one `BEGIN IMMEDIATE`, with `WAL` and
+`synchronous=FULL`, so what is answered is on disk. Point reads run on the caller's thread over a second
+connection: WAL readers never wait for the writer, and a read of the page cache is cheaper than a hop.
+The file belongs to one process: a lock beside it refuses a second writer. Time is this host's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import apsw
+
+from gateway.crash import Hook, nowhere
+from gateway.errors import Refusal, StoreUnavailable
+from gateway.store import rows
+from gateway.store.backend import (
+    KEYS_KEPT_MS,
+    SCHEMA,
+    TURN_TENANTS,
+    Applied,
+    Change,
+    Examined,
+    Expired,
+    JobPut,
+    KeyRow,
+    Loaded,
+    Outcome,
+    Refused,
+    TenantState,
+    UserState,
+    Want,
+    decode_job,
+)
+from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Retention, TrailLink
+from policies.model import Job
+
+SLOWEST_MS: Final = 2_000
+"""How long a statement may wait for the file before the store counts as unavailable."""
+
+_T = TypeVar("_T")
+
+
+class SqliteBackend:
+    """A `Backend` over one file. `read_only` opens it beside a running server."""
+
+    def __init__(
+        self, path: Path, clock: Callable[[], int], *, crash: Hook = nowhere, read_only: bool = False
+    ) -> None:
+        self.clock = clock
+        self._crash = crash
+        self._lock = None if read_only else _lock(path)
+        self._reader = _open(path, write=not read_only)
+        _check_schema(self._reader, path, create=not read_only)
+        self._writer = self._reader if read_only else _open(path, write=True)
+        self._reader.pragma("query_only", True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+
+    async def load(self, wants: Sequence[Want]) -> list[Loaded]:
+        """Return what is wanted, in order."""
+        with _faults(), self._reader:
+            loaded = [_load(self._reader, want) for want in wants]
+        return loaded
+
+    async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Apply each change whole or not at all, in one transaction for all."""
+        return await self._write(lambda: self._commit(changes))
+
+    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
+        """Lease up to `n` due jobs until `until`, tenants in turn."""
+        return await self._write(lambda: self._claim(n, now, until))
+
+    async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
+        """Extend leases; an open attempt's longer lease is never shortened."""
+        sql = "UPDATE queue SET due = max(due, ?) WHERE tenant = ? AND kind = 'job' AND id = ? AND fence = ?"
+        return await self._write(lambda: self._lease(claims, sql, until))
+
+    async def release(self, claims: Sequence[Claim], due: int) -> None:
+        """Make leased jobs due. Lost leases are passed over."""
+        sql = "UPDATE queue SET due = ? WHERE tenant = ? AND kind = 'job' AND id = ? AND fence = ?"
+
+        def release() -> None:
+            self._lease(claims, sql, due)
+            self._writer.executemany(rows.SOONER, [(due, claim.job.tenant) for claim in claims])
+
+        await self._write(release)
+
+    async def get(self, tenant: str, job: str) -> Job | None:
+        """Return one job."""
+        with _faults():
+            text = _one(self._reader, "SELECT d FROM jobs WHERE tenant = ? AND id = ?", (tenant, job))
+        return None if text is None else decode_job(text)
+
+    async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
+        """Return jobs newest first; one row more than asked tells whether there are older ones."""
+        sql, values = rows.page_query(tenant, where, before, limit + 1)
+        with _faults():
+            found = _all(self._reader, sql, values)
+        more = found[limit - 1][0] if len(found) > limit else None
+        return Page(tuple(decode_job(text) for _n, text in found[:limit]), more)
+
+    async def position(self, tenant: str, job: str) -> int:
+        """Return how many queued jobs of the tenant are older."""
+        with _faults():
+            return int(_one(self._reader, rows.POSITION, (tenant, tenant, job)) or 0)
+
+    async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
+        """Return ledger rows above a version, in order."""
+        with _faults():
+            found = _all(self._reader, rows.LEDGER, (tenant, after, limit))
+        return [rows.ledger_row(row) for row in found]
+
+    async def links(self, tenant: str, before: int | None, limit: int, *, up: bool) -> list[TrailLink]:
+        """Return trail links beside a version."""
+        edge = before if before is not None else (0 if up else 2**62)
+        with _faults():
+            found = _all(self._reader, rows.LINKS_UP if up else rows.LINKS_DOWN, (tenant, edge, limit))
+        return [TrailLink(*row) for row in found]
+
+    async def ref_of(self, tenant: str, subject: str) -> str | None:
+        """Return a subject's reference."""
+        with _faults():
+            ref = _one(self._reader, rows.REF, (tenant, subject))
+        return None if ref is None else str(ref)
+
+    async def tenants(self) -> list[str]:
+        """Return the names of all tenants."""
+        with _faults():
+            return [row[0] for row in _all(self._reader, "SELECT tenant FROM tenants ORDER BY tenant")]
+
+    async def examine(self, tenant: str) -> Examined:
+        """Return everything of a tenant, of one moment."""
+        with _faults(), self._reader:
+            examined = _examine(self._reader, tenant)
+        return examined
+
+    async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
+        """Return ended jobs and trail links that are past their time."""
+        with _faults():
+            jobs = _all(self._reader, rows.EXPIRED_JOBS, (now - retention.jobs_ms, budget))
+            cuts = _all(self._reader, rows.EXPIRED_LINKS, (now - retention.trail_ms, budget))
+        return Expired(
+            tuple(decode_job(text) for (text,) in jobs),
+            {tenant: TrailLink(v, at, head, b"") for tenant, v, at, head in cuts},
+        )
+
+    async def cut(self, tenant: str, version: int) -> int:
+        """Remove trail links up to a version."""
+        return await self._write(
+            lambda: self._changed("DELETE FROM audit WHERE tenant = ? AND v <= ?", (tenant, version))
+        )
+
+    async def drop_keys(self, before: int, budget: int) -> int:
+        """Remove idempotency keys older than an instant. Grants' keys stay."""
+        return await self._write(lambda: self._changed(rows.DROP_KEYS, (before, budget)))
+
+    async def next_due(self) -> int | None:
+        """Return the earliest instant at which something may be claimed."""
+        with _faults():
+            due = _one(self._reader, "SELECT min(at) FROM turns")
+        return None if due is None else int(due)
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` if a write would fail now."""
+        await self._write(lambda: None)
+
+    async def close(self) -> None:
+        """Finish what the writer has, close the file, let the lock go."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.close)
+        self._thread.shutdown()
+        self._reader.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    # -- on the writer's thread ----------------------------------------------------------------------
+
+    async def _write(self, work: Callable[[], _T]) -> _T:
+        """Run work in one transaction on the writer's thread."""
+
+        def transact() -> _T:
+            with _faults():
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    result = work()
+                    self._crash("held")
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+                return result
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
+        except RuntimeError as closed:  # the pool takes no work after close
+            raise StoreUnavailable("the store is closed") from closed
+
+    def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
+        self._writer.execute(sql, values)
+        return self._writer.changes()
+
+    def _commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Check every change first; write the good ones; tell the others what is."""
+        taken: set[tuple[str, str]] = set()
+        fenced: list[frozenset[str] | None] = []
+        for change in changes:
+            verdict = self._check(change, taken)
+            if verdict is None:
+                taken |= {(change.tenant, put.job.id) for put in change.puts}
+            fenced.append(verdict)
+        good = [change for change, verdict in zip(changes, fenced, strict=True) if verdict is None]
+        for sql, values in rows.writes(good):
+            rows.insert(self._writer, sql, values)
+        for sql, values in rows.updates(good):
+            self._writer.executemany(sql, values)
+        return [
+            Applied() if verdict is None else Refused(_load(self._writer, _touched(change)), verdict)
+            for change, verdict in zip(changes, fenced, strict=True)
+        ]
+
+    def _check(self, change: Change, taken: set[tuple[str, str]]) -> frozenset[str] | None:
+        """Return None for a change that may be written, else the jobs whose lease is lost (maybe none)."""
+        if change.expect is not None:
+            stored = _one(self._writer, "SELECT v FROM tenants WHERE tenant = ?", (change.tenant,)) or 0
+            if stored != change.expect:
+                return frozenset()
+        if change.keys and self._bound(change):
+            return frozenset()
+        if not change.puts and not change.drops:
+            return None
+        expect = {each.job.id: each.expect for each in change.puts} | {d.job: d.expect for d in change.drops}
+        found = _all(self._writer, rows.VERSIONS, (change.tenant, rows.names(expect)))
+        versions = dict.fromkeys(expect, 0) | dict(found)
+        lost = self._lost(change.tenant, change.puts)
+        if lost or versions != expect or any((change.tenant, job) in taken for job in expect):
+            return lost
+        return None
+
+    def _bound(self, change: Change) -> bool:
+        """Whether a key the change would bind is bound, and not past its time."""
+        for subject, key in change.keys:
+            at = _one(self._writer, rows.KEY_AT, (change.tenant, subject, key))
+            if at is not None and change.now - at < KEYS_KEPT_MS:
+                return True
+        return False
+
+    def _lost(self, tenant: str, puts: Iterable[JobPut]) -> frozenset[str]:
+        leased = {put.job.id: put.fence for put in puts if put.fence is not None}
+        if not leased:
+            return frozenset()
+        fences: dict[str, int] = dict(_all(self._writer, rows.FENCES, (tenant, rows.names(leased))))
+        return frozenset(job for job, fence in leased.items() if fences.get(job) != fence)
+
+    def _claim(self, n: int, now: int, until: int) -> list[Claim]:
+        claims: list[Claim] = []
+        bound = now
+        while len(claims) < n:
+            turns = _all(self._writer, rows.TURNS, (bound, TURN_TENANTS))
+            before = len(claims)
+            for tenant, weight in turns:
+                claims += self._serve(tenant, min(weight, n - len(claims)), now, until)
+                next_due = _one(self._writer, rows.NEXT_DUE, (tenant,))
+                if next_due is None:
+                    self._writer.execute("DELETE FROM turns WHERE tenant = ?", (tenant,))
+                else:
+                    self._writer.execute(rows.TURN_TO, (max(bound + 1, next_due), tenant))
+            if len(claims) == before:
+                break
+            bound += 1
+        return claims
+
+    def _serve(self, tenant: str, n: int, now: int, until: int) -> list[Claim]:
+        """Lease up to `n` due jobs of a tenant, oldest due first."""
+        found = _all(self._writer, rows.DUE, (tenant, now, n)) if n > 0 else []
+        claims = [Claim(decode_job(text), fence + 1) for text, fence in found]
+        self._writer.executemany(
+            "UPDATE queue SET due = ?, fence = ? WHERE tenant = ? AND kind = 'job' AND id = ?",
+            [(until, claim.fence, tenant, claim.job.id) for claim in claims],
+        )
+        return claims
+
+    def _lease(self, claims: Sequence[Claim], sql: str, due: int) -> frozenset[str]:
+        lost = set()
+        for claim in claims:
+            if not self._changed(sql, (due, claim.job.tenant, claim.job.id, claim.fence)):
+                lost.add(claim.job.id)
+        return frozenset(lost)
+
+
+class _faults:  # noqa: N801 - reads as a statement
+    """Maps what the library raises to a fault of ours, at the room's door."""
+
+    def __enter__(self) -> None:
+        """Enter."""
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> Literal[False]:
+        """Map."""
+        if isinstance(error, apsw.Error):
+            raise StoreUnavailable(f"sqlite: {type(error).__name__}") from error
+        return False
+
+
+def _lock(path: Path) -> int:
+    """Take the file for this process, or refuse to start."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise Refusal(
+            f"{path} is in use by another Safelight process. SQLite serves one process; "
+            "stop the other one, give this one its own --data folder, or use a redis:// store."
+        ) from None
+    return lock
+
+
+def _open(path: Path, *, write: bool) -> apsw.Connection:
+    mode = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if write else apsw.SQLITE_OPEN_READONLY
+    try:
+        connection = apsw.Connection(str(path), flags=mode, statementcachesize=512)
+        connection.set_busy_timeout(SLOWEST_MS)
+        if write:
+            connection.pragma("journal_mode", "wal")
+            connection.pragma("synchronous", "full")
+            connection.pragma("secure_delete", True)
+            connection.pragma("wal_autocheckpoint", 4000)
+        connection.pragma("cache_size", -32_000)
+    except apsw.Error as error:
+        raise Refusal(f"{path} cannot be opened as a store: {type(error).__name__}") from error
+    return connection
+
+
+def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> None:
+    """Make the tables of a new file; refuse a file of a later Safelight."""
+    try:
+        version = int(connection.pragma("user_version"))
+        if version == 0 and create:
+            text = resources.files("gateway.store").joinpath("schema.sql").read_text()
+            with connection:
+                connection.execute(text)
+                connection.pragma("user_version", SCHEMA)
+            version = SCHEMA
+    except apsw.Error as error:
+        raise Refusal(f"{path} is not a Safelight store: {type(error).__name__}") from error
+    if version != SCHEMA:
+        raise Refusal(
+            f"{path} has schema {version}; this Safelight knows schema {SCHEMA}. "
+            "Start the version that wrote it, or restore a copy from before."
+        )
+
+
+def _touched(change: Change) -> Want:
+    """Return what a refused change's moves will want to know."""
+    return Want(
+        change.tenant,
+        state=change.expect is not None,
+        subjects=set(change.users),
+        jobs={put.job.id for put in change.puts if put.expect} | {drop.job for drop in change.drops},
+        keys=set(change.keys),
+    )
+
+
+def _all(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> list[rows.Row]:
+    return list(connection.execute(sql, values))
+
+
+def _first(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> rows.Row | None:
+    return connection.execute(sql, values).fetchone()
+
+
+def _one(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> Any:
+    """Return the first column of the first row, or None."""
+    return connection.execute(sql, values).get
+
+
+def _load(connection: apsw.Connection, want: Want) -> Loaded:
+    loaded = Loaded(users={}, jobs={}, keys={})
+    if want.state:
+        row = _first(connection, "SELECT v, d FROM tenants WHERE tenant = ?", (want.tenant,))
+        loaded.state = rows.tenant_state(row) if row else TenantState()
+    if want.subjects:
+        found = _all(connection, rows.USERS, (want.tenant, rows.names(want.subjects)))
+        loaded.users = {subject: rows.user_state(ref, text) for subject, ref, text in found}
+    if want.jobs:
+        found = _all(connection, rows.JOBS, (want.tenant, rows.names(want.jobs)))
+        loaded.jobs = dict.fromkeys(want.jobs) | {job: decode_job(text) for job, text in found}
+    for subject, key in want.keys:
+        row = _first(connection, rows.KEY, (want.tenant, subject, key))
+        if row:
+            loaded.keys[subject, key] = KeyRow(*row)
+    return loaded
+
+
+def _examine(connection: apsw.Connection, tenant: str) -> Examined:
+    row = _first(connection, "SELECT v, d FROM tenants WHERE tenant = ?", (tenant,))
+    users: dict[str, UserState] = {
+        subject: rows.user_state(ref, text)
+        for subject, ref, text in _all(connection, rows.ALL_USERS, (tenant,))
+    }
+    return Examined(
+        state=rows.tenant_state(row) if row else TenantState(),
+        users=users,
+        ledger=tuple(rows.ledger_row(each) for each in _all(connection, rows.LEDGER, (tenant, 0, -1))),
+        jobs=tuple(decode_job(text) for (text,) in _all(connection, rows.ALL_JOBS, (tenant,))),
+        queued=frozenset(
+            job for (job,) in _all(connection, "SELECT id FROM queue WHERE tenant = ?", (tenant,))
+        ),
+        links=tuple(TrailLink(*each) for each in _all(connection, rows.LINKS_UP, (tenant, 0, -1))),
+    )
