@@ -126,6 +126,9 @@ _WHOLE: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,17})?(?:[eE][-+]?[0-9]{1,2})?")
 
 
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
 class _TooDeep(Exception):  # noqa: N818 - says where reading stops; the mistake is already noted
     """Reading stops here."""
 
@@ -178,10 +181,14 @@ class _Reader:
         return None
 
     def _scalar(self, event: yaml.ScalarEvent, pointer: str) -> object:
-        if any("\ud800" <= letter <= "\udfff" for letter in event.value):
-            self._say(event, pointer, "holds half a surrogate pair")
-            return None
-        return plain(event.value) if event.implicit[0] else event.value
+        text = event.value
+        if _SURROGATE.search(text):  # as JSON writes what lies beyond U+FFFF; PyYAML leaves the pair in two
+            try:
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                self._say(event, pointer, "holds half a surrogate pair")
+                text = ""
+        return plain(text) if event.implicit[0] else text
 
     def _list(self, pointer: str, depth: int) -> list[object]:
         items: list[object] = []
