@@ -150,7 +150,7 @@ class Authenticator:
     """Proves tokens and remembers those it proved. `now` returns milliseconds.
 
     What is remembered is found by the SHA-256 of the whole token, never past its `exp`, and only while
-    the key that proved it is in its issuer's set. When `cache_size` is reached the oldest goes.
+    the key that proved it is in its issuer's set. When `cache_size` (1 or more) is reached the oldest goes.
     """
 
     def __init__(
@@ -193,7 +193,8 @@ class Authenticator:
             raise Unauthenticated(Why.UNKNOWN_KEY)
         _check_signature(token, head, key)
         who = _caller(claims, trusted.issuer, self._now())
-        self._remember(token, _Seen(who, who.expires_at, trusted.keys, key.thumbprint))
+        if who.expires_at > self._now():
+            self._remember(token, _Seen(who, who.expires_at, trusted.keys, key.thumbprint))
         return who
 
     async def close(self) -> None:
@@ -202,9 +203,10 @@ class Authenticator:
             await one.keys.close()
 
     def _remember(self, token: bytes, seen: _Seen) -> None:
-        if len(self._seen) >= self._size:
+        name = hashlib.sha256(token).digest()
+        if len(self._seen) >= self._size and name not in self._seen:
             del self._seen[next(iter(self._seen))]
-        self._seen[hashlib.sha256(token).digest()] = seen
+        self._seen[name] = seen
 
 
 def _bearer(header: bytes | str | None) -> bytes | None:

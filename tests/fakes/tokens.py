@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import functools
+import hmac
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jwt
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 ISSUER = "https://login.example.com"
@@ -40,7 +42,9 @@ class Signer(NamedTuple):
     jwk: dict[str, Any]
 
     def sign(self, data: bytes) -> bytes:
-        """Return the signature as JWS spells it."""
+        """Return the signature as JWS spells it. A key of mere bytes makes an HMAC-SHA256, unchecked."""
+        if isinstance(self.key, bytes):
+            return hmac.digest(self.key, data, "sha256")
         return jwt.PyJWS().get_algorithm_by_name(self.algorithm).sign(data, self.key)
 
 
@@ -78,6 +82,26 @@ def jwks(*keys: Signer | Any) -> bytes:
 def b64(data: bytes) -> bytes:
     """Spell bytes as base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def unb64(text: bytes) -> bytes:
+    """Read base64url without padding."""
+    return base64.urlsafe_b64decode(text + b"==")
+
+
+def public_texts(by: Signer) -> dict[str, bytes]:
+    """Spell an RSA signer's public key in the ways a careless verifier might take for a secret."""
+    public = by.key.public_key()
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    return {
+        "pem": public.public_bytes(serialization.Encoding.PEM, spki),
+        "pkcs1": public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.PKCS1),
+        "der": public.public_bytes(serialization.Encoding.DER, spki),
+        "jwk": json.dumps(by.jwk).encode(),
+        "modulus": by.jwk["n"].encode(),
+        "empty": b"",
+        "kid": by.jwk["kid"].encode(),
+    }
 
 
 def changed(members: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
