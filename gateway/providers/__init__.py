@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.providers.gptimage2_ai import GptImage2Ai
 from gateway.providers.gptimage2_plus import GptImage2Plus
 from gateway.providers.openai import OpenAI
+from gateway.providers.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ KINDS: Final[Mapping[str, Callable[[str | None], Adapter]]] = {
     "openai": OpenAI,
     "gptimage2_plus": GptImage2Plus,
     "gptimage2_ai": GptImage2Ai,
+    "sandbox": Sandbox,
 }
 
 
