@@ -24,7 +24,7 @@ from msgspec import Meta, Struct
 from gateway.errors import Problem, Refusal
 from gateway.jwks import Algorithm, Fetch, FileKeys, Key, KeySource, SecretKeys, UrlKeys
 from gateway.secrets import Secret
-from gateway.strict import parse_json
+from gateway.strict import read_object
 from policies import access
 from policies.access import ClaimNames
 from policies.model import Flaw, Principal
@@ -225,8 +225,8 @@ def _opened(token: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     parts = [_decoded(part) for part in token.split(b".")]
     if None in parts:
         raise Unauthenticated(Why.MALFORMED, "not canonical base64url")
-    head, claims = (parse_json(part or b"", MAX_DEPTH) for part in parts[:2])
-    if not isinstance(head, dict) or not isinstance(claims, dict):
+    head, claims = (read_object(part or b"", MAX_DEPTH) for part in parts[:2])
+    if head is None or claims is None:
         raise Unauthenticated(Why.MALFORMED, "not strict JSON objects")
     return head, claims
 

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.errors import Refusal
-from gateway.strict import parse_json
+from gateway.strict import read_object
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
 Fetch = Callable[[str], Awaitable[bytes | None]]
@@ -100,8 +100,8 @@ def parse(data: bytes, algorithms: Sequence[Algorithm]) -> KeySet | str:
     """
     if len(data) > MAX_BYTES:
         return f"the key set is larger than {MAX_BYTES // 1000} kB"
-    document = parse_json(data, MAX_DEPTH)
-    entries = document.get("keys") if isinstance(document, dict) else None
+    document = read_object(data, MAX_DEPTH)
+    entries = document.get("keys") if document else None
     if not isinstance(entries, list):
         return "this is not a JWK Set"
     if len(entries) > MAX_KEYS:

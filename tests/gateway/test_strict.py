@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from gateway.strict import DEPTH, Flawed, decode_json, parse_json, too_deep
+from gateway.strict import DEPTH, Flawed, decode_json, parse_json, read_object, too_deep
 from policies.model import EXACT, JobRequest
 
 
@@ -196,3 +196,19 @@ def test_good_body_costs_microseconds() -> None:
         sys.setprofile(None)
     assert isinstance(answer, JobRequest)
     assert len(calls) <= 10
+
+
+@given(
+    st.binary(max_size=40)
+    | st.from_regex(rb'\{("a"|"b"):([1-9]|\{\}|"\\\\ud800"|NaN)(,"a":1)?\}', fullmatch=True)
+)
+def test_objects_are_read_as_strictly(data: bytes) -> None:
+    """What is read without an explanation is what is read with one, if that is an object."""
+    told = parse_json(data, 2)
+    assert read_object(data, 2) == (told if isinstance(told, dict) else None)
+
+
+def test_deep_objects_are_not_read() -> None:
+    """An object nested deeper than allowed is not read."""
+    assert read_object(b'{"a":{}}', 2) == {"a": {}}
+    assert read_object(b'{"a":{}}', 1) is None
