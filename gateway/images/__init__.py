@@ -81,7 +81,7 @@ def inspect(data: bytes) -> Picture | NotAnImage:
         return NotAnImage("not a PNG, JPEG or WebP")
     size = measure(kind, data)
     if size is None:
-        return NotAnImage("no dimensions in its header")
+        return NotAnImage("no sound header")
     if not (0 < size[0] <= MAX_SIDE and 0 < size[1] <= MAX_SIDE and size[0] * size[1] <= MAX_PIXELS):
         return NotAnImage("dimensions out of bounds")
     try:

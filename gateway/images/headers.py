@@ -1,6 +1,7 @@
 """What the first bytes of a file say: its kind and its dimensions, without any decoder.
 
-Read by hand so that a file which claims to be enormous is refused before a library makes room for it.
+Read by hand so that a file which claims to be enormous, or comes in a million pieces, is refused before
+a library makes room or takes time for it.
 Knows no Pillow. PNG: ISO/IEC 15948 §11.2.2. JPEG: ITU T.81 annex B. WebP: RFC 9649 §2.
 """
 
@@ -11,8 +12,12 @@ from typing import Final
 
 MAX_PIXELS: Final = 40_000_000
 MAX_SIDE: Final = 16_384
+MAX_PARTS: Final = 32_768  # chunks or segments; Pillow walks them in Python, a few microseconds each
+MAX_SCANS: Final = 256  # of a progressive JPEG; each may cost a pass over all pixels for a few bytes
 
 _SOF: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # frame headers; the three are tables
+_SOS: Final = 0xDA
+_FILL: Final = 0xFF
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
@@ -36,7 +41,7 @@ def sniff(data: bytes) -> Kind | None:
 
 
 def measure(kind: Kind, data: bytes) -> tuple[int, int] | None:
-    """Return the width and height a file's header claims; None where there is no such header."""
+    """Return the width and height a header claims; None without one, or in more parts than pictures are."""
     match kind:
         case Kind.PNG:
             return _png(data)
@@ -49,18 +54,27 @@ def measure(kind: Kind, data: bytes) -> tuple[int, int] | None:
 def _png(data: bytes) -> tuple[int, int] | None:
     if len(data) < 24 or data[12:16] != b"IHDR":
         return None
-    return _big(data, 16, 4), _big(data, 20, 4)
+    at = 8
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data) or data[at + 4 : at + 8] == b"IEND":
+            return _big(data, 16, 4), _big(data, 20, 4)
+        at += 12 + _big(data, at, 4)
+    return None
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 9 <= len(data):
-        if data[at] != 0xFF:
+    at, size = 2, None
+    if data.count(b"\xff\xda") > MAX_SCANS:
+        return None
+    for _ in range(MAX_PARTS):
+        if at + 4 > len(data) or data[at] != 0xFF:
             return None
         marker = data[at + 1]
-        if marker in _SOF:
-            return _big(data, at + 7, 2), _big(data, at + 5, 2)
-        if marker == 0xFF:  # fill
+        if marker == _SOS:
+            return size
+        if marker in _SOF and at + 9 <= len(data):
+            size = _big(data, at + 7, 2), _big(data, at + 5, 2)
+        if marker == _FILL:
             at += 1
         elif marker in _BARE:
             at += 2

@@ -138,6 +138,26 @@ def test_claims_beyond_data_are_refused(make: Any) -> None:
     assert isinstance(inspect(make(3_000, 3_000)), NotAnImage)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        GOOD["png"][0][:33] + _chunk(b"prIv", b"") * 400_000 + GOOD["png"][0][33:],
+        GOOD["png"][0][:-12] + _chunk(b"prIv", b"") * 400_000 + GOOD["png"][0][-12:],
+        GOOD["jpeg"][0][:2] + b"\xff\xfe\x00\x02" * 400_000 + GOOD["jpeg"][0][2:],
+        GOOD["jpeg"][0][:-2].replace(b"\xff\xda", b"\xff\xfe\x00\x02" * 400_000 + b"\xff\xda"),
+        GOOD["jpeg"][0][:2] + b"\xff" * 4_000_000 + GOOD["jpeg"][0][2:],
+        GOOD["jpeg"][0][:2] + b"\xff\xd0" * 1_000_000 + GOOD["jpeg"][0][2:],
+        GOOD["progressive jpeg"][0][:-2]
+        + b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00\x00" * 257
+        + b"\xff\xd9",
+    ],
+    ids=["chunks", "late chunks", "segments", "late segments", "fill", "markers", "scans"],
+)
+def test_a_million_pieces_are_refused(data: bytes) -> None:
+    """A file in more pieces than any picture has is refused before a decoder walks them."""
+    assert inspect(data) == NotAnImage("no sound header")
+
+
 def test_zero_pixels_are_refused() -> None:
     """A header may name no side of zero."""
     assert inspect(_png_claiming(0, 9)) == NotAnImage("dimensions out of bounds")
