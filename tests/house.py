@@ -290,10 +290,13 @@ def cases_do_not_sleep(source: Source) -> Iterator[str]:
 
 def cases_are_not_skipped(source: Source) -> Iterator[str]:
     """A test that does not run is none."""
+    named = [(node.lineno, dotted(node)) for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)]
     for node in ast.walk(source.tree):
-        name = dotted(node) if isinstance(node, ast.Attribute) else ""
+        if isinstance(node, ast.ImportFrom):
+            named += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
+    for line, name in named:
         if name.startswith(("pytest.", "unittest.")) and name.rpartition(".")[2] in SKIPS:
-            yield source.at(getattr(node, "lineno", 1), f"`{name}`: make it run, or delete the test")
+            yield source.at(line, f"`{name}`: make it run, or delete the test")
 
 
 def cases_do_not_patch(source: Source) -> Iterator[str]:
