@@ -87,7 +87,7 @@ BREACHES: Final = [
     ("idle_when_imported", "gateway/jobs.py", "x = 1\nstart(x)", 2, "function"),
     ("idle_when_imported", "policies/quota.py", "for x in y: pass", 1, "function"),
     ("cases_state_rules", "tests/x.py", "def test_one_two_three(): ...", 1, "no rule"),
-    ("cases_state_rules", "tests/x.py", 'async def test_one_two_three():\n    """No stop is here"""', 1, "rule"),
+    ("cases_state_rules", "tests/x.py", 'async def test_one_two_six():\n    """It has no stop"""', 1, "rule"),
     ("cases_state_rules", "tests/x.py", 'def test_one_two_three():\n    """Too short."""', 1, "rule"),
     ("cases_state_rules", "tests/x.py", 'def test_it():\n    """A good one stands here."""', 1, "words"),
     ("cases_do_not_sleep", "tests/x.py", CASE + "time.sleep(0.1)", 3, "sleeps"),
