@@ -19,6 +19,8 @@ from msgspec import Struct
 
 from gateway import configure, policy
 from gateway.documents import Mistake, why
+from gateway.errors import Refusal
+from gateway.jwks import FileKeys
 from policies.model import Flaw
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def check(
     found = configure.read(path, environ, read, kinds, role)
     wrong = list(found.mistakes)
     if found.sound("policies"):
-        bundle = policy.read_bundle(found.settings.policies.path, found.entries)
+        bundle = policy.read_bundle(found.settings.policies.path, found.entries, kinds)
         wrong += bundle if isinstance(bundle, list) else []
     if probe:
         wrong += [found.document.mistake(flaw) for flaw in probed(found)]
@@ -101,6 +103,8 @@ def probed(found: Read) -> Iterator[Flaw]:
     settings = found.settings
     if found.sound("server") and (wrong := port_taken(settings.server.host, settings.server.port)):
         yield Flaw("/server/port", wrong)
+    if found.sound("auth"):
+        yield from _key_files(settings)
     if found.sound("store") and (wrong := not_sqlite(settings.store.path)):
         yield Flaw("/store/url", wrong)
     if found.sound("blobs") and (wrong := not_writable(settings.blobs.folder)):
@@ -145,6 +149,15 @@ def not_sqlite(path: Path) -> str | None:
     except OSError as error:
         return f"{path} cannot be opened: {why(error)}"
     return None if head in (b"", b"SQLite format 3\0") else f"{path} is not a SQLite file"
+
+
+def _key_files(settings: Settings) -> Iterator[Flaw]:
+    for place, issuer in enumerate(settings.auth.issuers):
+        if issuer.jwks_file is not None:
+            try:
+                FileKeys(Path(issuer.jwks_file), issuer.algorithms, now=lambda: 0)
+            except Refusal as refusal:
+                yield Flaw(f"/auth/issuers/{place}/jwks_file", str(refusal))
 
 
 def _doubts(settings: Settings) -> Iterator[Flaw]:

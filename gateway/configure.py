@@ -16,11 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from gateway import documents
-from gateway.auth import DEV_ISSUER, Issuer
+from gateway.auth import Issuer
 from gateway.documents import Document, Mistake, Place, why
 from gateway.secrets import SHORTEST, Secret
 from gateway.settings import KEYLESS, ProviderSettings, Role, Settings
-from gateway.shapes import below, mistakes, nearest
+from gateway.shapes import UNKNOWN, below, mistakes, nearest
 from policies.model import Flaw
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ def read(
     value: Object = {name: part for name, part in document.value.items() if part is not None}
     _override(value, document.places, environ)
     secrets = _References(environ, read_file)
-    stray = {flaw.pointer: flaw for flaw in _stray(value)}
-    flaws = [flaw for flaw in mistakes(value, Settings, {Secret: secrets.wrong}) if flaw.pointer not in stray]
-    flaws += stray.values()
+    flaws = _with_stray(value, mistakes(value, Settings, {Secret: secrets.wrong}))
     sound = _Sound(value, flaws, secrets)
     flaws += _providers(value, sound, kinds) + _issuers(value, sound) + _times(sound)
     if role is not None:
@@ -268,25 +266,31 @@ def _for_serve(value: Object, sound: _Sound, role: Role) -> list[Flaw]:
     rows = _items(_object(value.get("auth")).get("issuers"))
     if not rows and sound.at("/auth"):
         flaws.append(Flaw("/auth/issuers", "no issuer: serve accepts the tokens of at least one"))
-    for place, row in enumerate(rows):
-        if _object(row).get("issuer") == DEV_ISSUER:
-            detail = "the dev issuer is for `safelight dev` alone"
-            flaws.append(Flaw(f"/auth/issuers/{place}/issuer", detail))
     if role != "all" and sound.settings().store.url.startswith("sqlite:") and sound.at("/store"):
         flaws.append(Flaw("/store/url", f"SQLite serves one process: it takes --role all, not {role}"))
     return flaws
 
 
-def _stray(value: object, at: str = "") -> Iterator[Flaw]:
-    """Yield references where no secret stands: they would be taken for the text itself."""
+def _with_stray(value: Object, flaws: list[Flaw]) -> list[Flaw]:
+    """Return flaws and references where no secret stands, which would be taken for the text itself.
+
+    What stands under an unknown name is told once; elsewhere the reference is what to tell.
+    """
+    lost = tuple(f"{flaw.pointer}/" for flaw in flaws if flaw.detail.startswith(UNKNOWN))
+    stray = {at: Flaw(at, STRAY) for at in _references(value, "") if not f"{at}/".startswith(lost)}
+    return [flaw for flaw in flaws if flaw.pointer not in stray] + list(stray.values())
+
+
+def _references(value: object, at: str) -> Iterator[str]:
     if isinstance(value, dict):
         for name, member in value.items():
-            yield from _stray(member, below(at, name))
+            yield from _references(member, below(at, name))
     elif isinstance(value, list):
         for place, member in enumerate(value):
-            yield from _stray(member, below(at, place))
+            yield from _references(member, below(at, place))
     elif isinstance(value, str) and _REFERENCE.fullmatch(value) and not _SECRET_PLACES.fullmatch(at):
-        yield Flaw(at, "a reference stands for secrets alone: secret, and providers' key")
+        yield at
 
 
-_SECRET_PLACES: Final = re.compile(r"/secret/[0-9]+|/providers/[^/]+/key")
+STRAY: Final = "a reference stands for secrets alone: secret, and providers' key"
+_SECRET_PLACES: Final = re.compile(r"/secret(/[0-9]+)?|/providers/[^/]+/key")

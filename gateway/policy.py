@@ -9,9 +9,9 @@ swapped in whole or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
@@ -21,9 +21,7 @@ from gateway.documents import Mistake, Place, dotted, place_in, why
 from gateway.shapes import UNKNOWN, below, mistakes
 from policies import bundle as rules
 from policies.bundle import Bundle
-
-if TYPE_CHECKING:
-    from policies.model import Flaw
+from policies.model import Flaw
 
 Folder = Mapping[str, bytes]
 """File names (those of folders end in a slash) and contents."""
@@ -39,15 +37,19 @@ def read_folder(path: str) -> Folder:
 
 
 def read_bundle(
-    path: str | None, entries: Mapping[str, str], read: Callable[[str], Folder] = read_folder
+    path: str | None,
+    entries: Mapping[str, str],
+    kinds: Collection[str],
+    read: Callable[[str], Folder] = read_folder,
 ) -> Bundle | list[Mistake]:
     """Return the bundle in a folder (None: the presets), or every mistake, sorted by place.
 
-    `entries` maps the configured providers' names to their kinds, for routes to be held against.
+    `entries` maps the configured providers' names to their kinds, `kinds` are the provider kinds there
+    are: routes are held against both.
     """
     folder = str(PRESETS) if path is None else path
     files = _files(folder, read)
-    return [files] if isinstance(files, Mistake) else judge(folder, files, entries)
+    return [files] if isinstance(files, Mistake) else judge(folder, files, entries, kinds)
 
 
 def _files(folder: str, read: Callable[[str], Folder]) -> Folder | Mistake:
@@ -57,7 +59,9 @@ def _files(folder: str, read: Callable[[str], Folder]) -> Folder | Mistake:
         return Mistake(Place(folder), "", f"cannot be read: {why(error)}")
 
 
-def judge(folder: str, files: Folder, entries: Mapping[str, str]) -> Bundle | list[Mistake]:
+def judge(
+    folder: str, files: Folder, entries: Mapping[str, str], kinds: Collection[str]
+) -> Bundle | list[Mistake]:
     """Return the bundle that files hold together, or every mistake, sorted by place."""
     whole = _Whole()
     for name, data in files.items():
@@ -67,9 +71,9 @@ def judge(folder: str, files: Folder, entries: Mapping[str, str]) -> Bundle | li
     found: Bundle | None = None
     if len(odd) == len(flaws):  # names nobody knows do not keep the rest from being understood
         found = msgspec.convert(_without(whole.value, odd), Bundle)
-        flaws += rules.mistakes(found, entries)
-    wrong = whole.mistakes + [whole.place(flaw, folder) for flaw in flaws]
-    return sorted(set(wrong)) if found is None or wrong else found
+        flaws += [Flaw(wrong.pointer, wrong.sentence) for wrong in rules.mistakes(found, entries, kinds)]
+    told = whole.mistakes + [whole.place(flaw, folder) for flaw in flaws]
+    return sorted(set(told)) if found is None or told else found
 
 
 class PolicyFiles:
@@ -79,11 +83,13 @@ class PolicyFiles:
         self,
         path: str | None,
         entries: Mapping[str, str],
+        kinds: Collection[str],
         first: Bundle,
         read: Callable[[str], Folder] = read_folder,
     ) -> None:
         self._folder = str(PRESETS) if path is None else path
         self._entries = entries
+        self._kinds = kinds
         self._read = read
         self._bundle = first
         self._seen: Folder | Mistake | None = None
@@ -104,12 +110,15 @@ class PolicyFiles:
         if files == self._seen:
             return None
         self._seen = files
-        found = [files] if isinstance(files, Mistake) else judge(self._folder, files, self._entries)
+        found = [files] if isinstance(files, Mistake) else self._judge(files)
         if found == self._bundle:
             return None
         if isinstance(found, Bundle):
             self._bundle = found
         return found
+
+    def _judge(self, files: Folder) -> Bundle | list[Mistake]:
+        return judge(self._folder, files, self._entries, self._kinds)
 
 
 class _Whole:

@@ -1,0 +1,242 @@
+"""`safelight.yaml` and the environment to settings: what is read, what is refused, what is never shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.configure import OVERRIDES, load, read
+from gateway.documents import Mistake
+from gateway.secrets import Secret
+from gateway.settings import Role, Settings
+from gateway.shapes import shape_of
+
+KINDS = ("openai", "sandbox")
+SECRET = "c0ffee" * 12
+
+
+def loaded(
+    text: str, environ: Mapping[str, str] | None = None, role: Role | None = None
+) -> Settings | list[str]:
+    """Return the settings of a text, or its mistakes as lines."""
+    files = {"s.yaml": text.encode(), "/run/key": b" sk-file\n", "/run/empty": b"\n", "/run/bytes": b"\xff"}
+
+    def read_file(path: str) -> bytes:
+        try:
+            return files[path]
+        except KeyError:
+            raise FileNotFoundError(2, "No such file or directory", path) from None
+
+    found = load("s.yaml", environ or {}, read_file, KINDS, role)
+    return found if isinstance(found, Settings) else [str(mistake) for mistake in found]
+
+
+def settings(text: str, environ: Mapping[str, str] | None = None, role: Role | None = None) -> Settings:
+    """Return the settings of a text without mistakes."""
+    found = loaded(text, environ, role)
+    assert isinstance(found, Settings), found
+    return found
+
+
+def test_no_file_means_defaults() -> None:
+    """Without a file every setting has its default."""
+    assert load(None, {}, Path.read_bytes, KINDS) == Settings()  # type: ignore[arg-type] # never called
+
+
+@pytest.mark.parametrize("text", ["", "server:\nworker:\n", "{}"])
+def test_empty_sections_mean_defaults(text: str) -> None:
+    """A section with all of its lines commented out is as if it were absent."""
+    assert settings(text) == Settings()
+
+
+def test_documented_names_are_read() -> None:
+    """Every name the manual gives is read into its place."""
+    text = """
+server: {host: 127.0.0.1, port: 9000, public_url: "https://images.example.com", cors_origins: ["https://a.example"],
+         trusted_proxies: ["10.0.0.0/8"], grace_seconds: 1, max_wait_seconds: 2, sync_wait_seconds: 3}
+worker: {concurrency: 0, drain_seconds: 150, attempt_seconds: 100, job_deadline_seconds: 900}
+store: {url: "sqlite:////var/lib/safelight.db"}
+blobs: {url: "file:///var/lib/blobs"}
+auth:
+  issuers:
+    - {issuer: "https://login.example.com", audience: images, jwks_url: "https://login.example.com/keys",
+       token_types: ["at+jwt"], claims: {tenant: org_id, subject: sub, roles: realm_access.roles, plan: plan}}
+providers:
+  main: {kind: openai, key: "${env:KEY}", base_url: "https://api.example.com/v1"}
+  drawn: {kind: sandbox}
+policies: {path: /etc/policies}
+outbound: {allow: [upstream.internal, 10.1.2.3, "fd00::/8"]}
+webhooks: {attempt_seconds: 15}
+telemetry: {log_level: debug}
+retention: {jobs_days: 7, trail_days: 30}
+secret: ["${env:SECRET}", "${file:/run/key}"]
+"""
+    found = settings(text, {"KEY": "sk-1", "SECRET": SECRET})
+    assert found.server.address == "https://images.example.com"
+    assert (found.worker.concurrency, found.retention.jobs_days) == (0, 7)
+    assert found.store.path == Path("/var/lib/safelight.db")
+    assert found.blobs.folder == Path("/var/lib/blobs")
+    assert found.auth.issuers[0].claims.roles == "realm_access.roles"
+    assert found.providers["main"].key == Secret("sk-1")
+    assert found.secret == (Secret(SECRET), Secret("sk-file"))
+
+
+def test_relative_store_and_open_address() -> None:
+    """Three slashes name a file in the working folder; an address open to all is called by loopback."""
+    found = settings("server: {port: 9000}")
+    assert found.store.path == Path("safelight.db")
+    assert found.server.address == "http://127.0.0.1:9000"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "pointer", "expected"),
+    [
+        ("SAFELIGHT_SERVER_HOST", "0", "/server/host", "0"),
+        ("SAFELIGHT_SERVER_PORT", "9001", "/server/port", 9001),
+        ("SAFELIGHT_SERVER_PUBLIC_URL", "https://b.example", "/server/public_url", "https://b.example"),
+        ("SAFELIGHT_WORKER_CONCURRENCY", "0", "/worker/concurrency", 0),
+        ("SAFELIGHT_STORE_URL", "sqlite:///b.db", "/store/url", "sqlite:///b.db"),
+        ("SAFELIGHT_BLOBS_URL", "file:///b", "/blobs/url", "file:///b"),
+        ("SAFELIGHT_POLICIES_PATH", "/b", "/policies/path", "/b"),
+        ("SAFELIGHT_TELEMETRY_LOG_LEVEL", "error", "/telemetry/log_level", "error"),
+    ],
+)
+def test_environment_stands_above_the_file(name: str, value: str, pointer: str, expected: object) -> None:
+    """Each override sets its name above the file; an empty one counts as absent."""
+    _, section, key = pointer.split("/")
+    assert OVERRIDES[name] == pointer
+    assert getattr(getattr(settings("server: {port: 1}", {name: value}), section), key) == expected
+    assert settings("server: {port: 1}", {name: ""}).server.port == 1
+
+
+def test_wrong_override_names_its_variable() -> None:
+    """A mistake in the environment stands at the variable, not in the file."""
+    assert loaded("server: {port: 1}", {"SAFELIGHT_SERVER_PORT": "tcp://10.0.0.1:80"}) == [
+        "SAFELIGHT_SERVER_PORT: server.port: must be a whole number, not text"
+    ]
+    assert loaded("server: [1]", {"SAFELIGHT_SERVER_PORT": "80"}) == [
+        "s.yaml:1:1: server: must be an object, not a list"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("[1]", ["s.yaml:1:1: must be an object of sections"]),
+        (
+            "worker: {drain_seconds: 60}",
+            ["must be more than worker.attempt_seconds (120): a stop cuts no paid call"],
+        ),
+        ("worker: {job_deadline_seconds: 60}", ["must not be less than worker.attempt_seconds (120)"]),
+        ("worker: {drain_seconds: x}", ["must be a whole number, not text"]),
+        ("providers: {a: {kind: openai}}", ["s.yaml:1:13: providers.a.key: is required for kind openai"]),
+        ("providers: {a: {kind: opnai}}", ['a.kind: unknown kind, did you mean "openai"?']),
+        ("providers: {a: {kind: zzz}}", ["a.kind: unknown kind: known are openai, sandbox"]),
+        ("providers: {a b: {kind: sandbox}}", ["providers.a b: as a name must have the form"]),
+        ("server: {host: '${env:HOST}'}", ["server.host: a reference stands for secrets alone"]),
+        ("outbound: {allow: ['${env:HOST}']}", ["outbound.allow[0]: a reference stands for secrets alone"]),
+        ("server: {cors_origins: ['*']}", ["must be an exact origin"]),
+        ("server: {cors_origins: ['null', 'https://A.example', 'https://a.example/']}", ["exact origin"] * 3),
+        ("server: {trusted_proxies: [proxy, 10.0.0.1/8]}", ["must be an IP address or a network"] * 2),
+        ("outbound: {allow: [a_b, '', 'https://x']}", ["must be a host name"] * 3),
+        ("store: {url: 'sqlite://host/x'}", ["must be sqlite:///FILE"]),
+        ("store: {url: 'sqlite:///'}", ["must be sqlite:///FILE"]),
+        ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
+        ("blobs: {url: 's3://bucket'}", ["unknown blob scheme: known are file"]),
+        ("secret: '${env:A}'", ["secret: must be a list, not text"]),
+        ("secret: ['${env:NONE}']", ["secret[0]: ${env:NONE} is not set in the environment"]),
+        ("secret: ['${file:/run/none}']", ["${file:/run/none} cannot be read: no such file or directory"]),
+        ("secret: ['${file:/run/empty}']", ["secret[0]: ${file:/run/empty} is empty"]),
+        ("secret: ['${file:/run/bytes}']", ["secret[0]: ${file:/run/bytes} is not UTF-8 text"]),
+        ("secret: ['${vault:x}']", ["a secret is written as a reference, ${env:NAME} or ${file:/path}"]),
+    ],
+)
+def test_each_wrong_setting_is_told(text: str, lines: list[str]) -> None:
+    """Each mistake is told once, in the words an operator can act on."""
+    found = loaded(text)
+    assert isinstance(found, list)
+    assert len(found) == len(lines)
+    assert all(line in mistake for line, mistake in zip(lines, found, strict=True)), found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "images",
+        "ftp://x",
+        "https://",
+        "https://u:p@x",
+        "https://x?q",
+        "https://x#f",
+        "https://x:99999",
+        "https://[",
+        "https://x y",
+    ],
+)
+def test_bad_urls_are_told(url: str) -> None:
+    """An address that links cannot begin with is refused, whatever is wrong with it."""
+    found = loaded(f"server: {{public_url: {url!r}}}")
+    assert isinstance(found, list)
+    assert "must be an address such as https://images.example.com" in found[0]
+
+
+def test_unreadable_settings_file_is_told() -> None:
+    """A path that cannot be read is a mistake, not a start with defaults."""
+
+    def read_file(path: str) -> bytes:
+        raise PermissionError(13, "Permission denied", path)
+
+    assert [str(m) for m in read("s.yaml", {}, read_file, KINDS).mistakes] == [
+        "s.yaml: cannot be read: permission denied"
+    ]
+
+
+def test_sound_parts_are_read_beside_wrong_ones() -> None:
+    """One wrong section leaves the others as they are written, and routes see every entry that is named."""
+    text = b"server: {prot: 1}\nworker: {concurrency: 3}\nproviders: {a: {kind: opnai}, b: {kind: 3}, c: 4}\n"
+    found = read("s.yaml", {}, lambda _: text, KINDS)
+    assert found.settings.worker.concurrency == 3
+    assert (found.sound("worker"), found.sound("server")) == (True, False)
+    assert found.entries == {"a": "opnai"}
+
+
+def test_serve_asks_for_what_dev_brings() -> None:
+    """Only with a role are a secret, an issuer and a store that suits it asked for."""
+    assert settings("") == Settings()
+    found = loaded("secret: ['${env:SHORT}']\n", {"SHORT": "tiny"}, "worker")
+    assert found == [
+        "s.yaml:1:1: auth.issuers: no issuer: serve accepts the tokens of at least one",
+        "s.yaml:1:1: store.url: SQLite serves one process: it takes --role all, not worker",
+        "s.yaml:1:10: secret[0]: is shorter than 32 bytes: use `openssl rand -hex 32`",
+    ]
+
+
+def test_secrets_never_show() -> None:
+    """Neither settings nor mistakes show a secret, however it was written."""
+    text = (
+        "secret: [plain-canary, '${env:A}']\nproviders: {a: {kind: sandbox, key: sk-canary, x: '${env:A}'}}"
+    )
+    found = loaded(text, {"A": "env-canary"})
+    assert "canary" not in str(found)
+    sound = settings("secret: ['${env:A}']", {"A": "env-canary"})
+    assert "canary" not in f"{sound} {sound!r}"
+    with pytest.raises(TypeError):
+        msgspec.json.encode(sound)
+
+
+def test_mistakes_come_sorted() -> None:
+    """Mistakes are told in the order of the file."""
+    found = load("s.yaml", {}, lambda _: b"a: 1\nserver: {x: 1, port: -1}\nb: 2\n", KINDS)
+    assert isinstance(found, list)
+    assert all(isinstance(mistake, Mistake) for mistake in found)
+    assert [(m.place.line, m.place.column) for m in found] == [(1, 1), (2, 10), (2, 16), (3, 1)]
+
+
+def test_every_integer_is_bounded() -> None:
+    """No setting accepts a number of any size."""
+    text = str(shape_of(Settings))
+    assert "IntType(gt=None, ge=None" not in text
+    assert "le=None, multiple_of" not in text
