@@ -194,7 +194,7 @@ def test_unreadable_settings_file_is_told() -> None:
     ]
 
 
-def test_sound_parts_are_read_beside_wrong_ones() -> None:
+def test_sound_parts_survive_wrong_ones() -> None:
     """One wrong section leaves the others as they are written, and routes see every entry that is named."""
     text = b"server: {prot: 1}\nworker: {concurrency: 3}\nproviders: {a: {kind: opnai}, b: {kind: 3}, c: 4}\n"
     found = read("s.yaml", {}, lambda _: text, KINDS)

@@ -149,7 +149,7 @@ async def test_change_is_swapped_whole() -> None:
     assert await watched.poll() is None
 
 
-async def test_bad_change_is_told_once_and_not_taken() -> None:
+async def test_bad_change_is_not_taken() -> None:
     """A bad change leaves the old bundle in force; mending it needs no restart."""
     disk = Disk()
     first = good(folder())
