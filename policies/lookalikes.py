@@ -66,56 +66,57 @@ _QUICK_SPACED, _QUICK_SIGNED, _QUICK_SQUEEZED = (
 
 
 def plain(text: str) -> str:
-    """Return a text in small letters: no accents, nothing invisible, lookalikes as what they look like."""
+    """Return a text in small letters: no accents, nothing invisible, lookalikes as what they look like.
+
+    What it returns is what all other functions here take for `face`. Signs beyond ASCII are dots in it.
+    """
     if text.isascii():
         return text.lower()
     text = unicodedata.normalize("NFKC", _GONE.sub("", text)).casefold()
     text = "".join([c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)])
-    return unicodedata.normalize("NFC", text).translate(_CONFUSABLE)
+    return _ODD_SIGN.sub(".", unicodedata.normalize("NFC", text).translate(_CONFUSABLE))
 
 
-def swapped(token: str) -> str:
-    """Return a token with its digits read as letters; a number stays a number."""
-    return token if token.isdigit() else token.translate(_SWAPS)
+def _compared(text: str) -> list[str]:
+    """Return the words of a parted text with digits read as letters; a number stays a number."""
+    words, swapped = text.split(), text.translate(_SWAPS).split()
+    return [word if word.isdigit() else other for word, other in zip(words, swapped, strict=True)]
 
 
 def tokens(text: str) -> tuple[str, ...]:
-    """Return a text's words in the spelling in which `readings` has them."""
-    return tuple(map(swapped, _ODD_SIGN.sub(" ", plain(text)).translate(_SPACED).split()))
+    """Return a rule's words in the spelling in which `readings` has them."""
+    return tuple(_compared(plain(text).translate(_SPACED)))
 
 
-def readings(text: str) -> list[list[str]]:
+def readings(face: str) -> list[list[str]]:
     """Return the ways a text can be read, each as its words.
 
     A sign parts words (`a.cat`), or is put between letters to hide one (`c.a.t`), or is a letter (`c@t`).
     """
-    text = plain(text)
-    parted = _ODD_SIGN.sub(" ", text)
-    ways = [parted.translate(_SPACED), _ODD_SIGN.sub("", text).translate(_SQUEEZED)]
-    if "@" in text or "$" in text:
-        ways.append(parted.translate(_SIGNED))
-    return [list(map(swapped, way.split())) for way in ways]
+    tables = (_SPACED, _SQUEEZED, _SIGNED) if "@" in face or "$" in face else (_SPACED, _SQUEEZED)
+    return [_compared(face.translate(table)) for table in tables]
 
 
-def spelled(text: str) -> list[str]:
+def spelled(face: str) -> list[str]:
     """Return what runs of three single letters or more spell: `d o g` says `dog`."""
-    words = _ODD_SIGN.sub(" ", plain(text)).translate(_SIGNED).split()
+    words = face.translate(_SIGNED).split()
     marks = "".join([word if len(word) == 1 else " " for word in words])
-    return [swapped(run) for run in marks.split() if len(run) > 2]
+    return [run for run in _compared(marks) if len(run) > 2]
 
 
-def faces(text: str) -> list[str]:
+def faces(text: str, face: str) -> list[str]:
     """Return the spellings a pattern is tried on: as written, as it looks, with digits as letters."""
-    text = " ".join(text.split())
-    face = plain(text)
-    found = [text] if text.isascii() else [text, face]
+    found = [" ".join(text.split())]
+    words = face.split()
+    if not text.isascii():
+        found.append(" ".join(words))
     if _DIGIT.search(face):
-        found += [" ".join([_lettered(word, table) for word in face.split()]) for table in _LEET]
+        for table in _LEET:
+            others = face.translate(table).split()
+            # A number stays a number: only what has a letter may have another in disguise.
+            pairs = zip(words, others, strict=True)
+            found.append(" ".join([other if word.islower() else word for word, other in pairs]))
     return found
-
-
-def _lettered(word: str, table: dict[int, str]) -> str:
-    return word.translate(table) if word.islower() else word
 
 
 def is_unspaced(word: str) -> bool:
@@ -123,15 +124,18 @@ def is_unspaced(word: str) -> bool:
     return _UNSPACED.search(word) is not None
 
 
-def quick(text: str, words: frozenset[str]) -> bool:
-    """Whether an ASCII text certainly has none of these words in any reading.
+def quick(face: str, words: frozenset[str]) -> bool:
+    """Whether a text certainly has none of these words in any reading, and spells out none.
 
-    `words` are keys as `key` makes them. True is certain; False means that `readings` must be asked.
+    `words` are keys as `key` makes them. True is certain; False means that `readings` and `spelled` must
+    be asked.
     """
-    spaced = text.translate(_QUICK_SPACED).split()
-    if not words.isdisjoint(spaced) or not words.isdisjoint(text.translate(_QUICK_SQUEEZED).split()):
+    if not face.isascii():
         return False
-    if ("@" in text or "$" in text) and not words.isdisjoint(text.translate(_QUICK_SIGNED).split()):
+    spaced = face.translate(_QUICK_SPACED).split()
+    if not words.isdisjoint(spaced) or not words.isdisjoint(face.translate(_QUICK_SQUEEZED).split()):
+        return False
+    if ("@" in face or "$" in face) and not words.isdisjoint(face.translate(_QUICK_SIGNED).split()):
         return False
     sizes = [*map(len, spaced)]
     return sizes.count(1) < 3 or "\1\1\1" not in "".join(map(chr, sizes))

@@ -18,7 +18,7 @@ from policies import lookalikes
 from policies.model import Deny, Flaw, JobRequest, Reason, Shaping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from policies.bundle import PromptRule, Style
 
@@ -57,21 +57,37 @@ class Phrase(Struct, frozen=True):
         return "".join(self.words)
 
 
+class Pair(Struct, frozen=True):
+    """Words that block where they stand near each other."""
+
+    rule: str
+    one: frozenset[str]
+    other: frozenset[str]
+    within: int
+
+    def stands(self, words: list[str]) -> bool:
+        """Whether two of them stand near each other."""
+        if self.one.isdisjoint(words) or self.other.isdisjoint(words):
+            return False
+        ones = [i for i, word in enumerate(words) if word in self.one]
+        others = [i for i, word in enumerate(words) if word in self.other]
+        return any(0 < abs(i - j) <= self.within for i in ones for j in others)
+
+
 class CompiledRules(Struct, frozen=True):
     """Prompt rules made ready for `judge`, once a bundle.
 
     A text is looked up word by word, so the time does not grow with the number of words that are
-    blocked. `keys` are the first words of all phrases as the quick look knows them.
+    blocked. `keys` are, as the quick look knows them, words without which nothing is blocked: the first of
+    each phrase, the second list of each pair. `sieve` is all patterns as one.
     """
 
     keys: frozenset[str] = frozenset()
     phrases: dict[str, tuple[Phrase, ...]] = {}
+    pairs: tuple[Pair, ...] = ()
     unspaced: tuple[Phrase, ...] = ()
     patterns: tuple[tuple[str, re.Pattern[str]], ...] = ()
-
-    def all_phrases(self) -> Iterator[Phrase]:
-        """Return every phrase there is."""
-        return itertools.chain.from_iterable(self.phrases.values())
+    sieve: re.Pattern[str] | None = None
 
 
 class Clean(Struct, frozen=True):
@@ -89,20 +105,32 @@ class Judged(Struct, frozen=True):
 
 
 def compile_rules(rules: tuple[PromptRule, ...]) -> CompiledRules:
-    """Make rules ready for `judge`. Their patterns are known to compile (`bundle.mistakes`)."""
+    """Make rules ready for `judge`. That their patterns may run is known (`bundle.mistakes`)."""
     found = [Phrase(rule.id, lookalikes.tokens(word)) for rule in rules for word in rule.words]
     phrases: dict[str, tuple[Phrase, ...]] = {}
     for phrase in found:
         if phrase.words:
             phrases[phrase.words[0]] = (*phrases.get(phrase.words[0], ()), phrase)
+    pairs = [
+        Pair(rule.id, _singles(near.one), _singles(near.other), near.within)
+        for rule in rules
+        for near in rule.near
+    ]
+    patterns = [(rule.id, pattern) for rule in rules for pattern in rule.patterns]
+    sieve = "|".join(f"(?:{pattern})" for _, pattern in patterns)
     return CompiledRules(
-        keys=frozenset(map(lookalikes.key, phrases)),
+        keys=frozenset(map(lookalikes.key, itertools.chain(phrases, *[pair.other for pair in pairs]))),
         phrases=phrases,
+        pairs=tuple(pairs),
         unspaced=tuple(phrase for phrase in found if lookalikes.is_unspaced(phrase.joined)),
-        patterns=tuple(
-            (rule.id, re.compile(text, re.IGNORECASE)) for rule in rules for text in rule.patterns
-        ),
+        patterns=tuple((rule, re.compile(pattern, re.IGNORECASE)) for rule, pattern in patterns),
+        sieve=re.compile(sieve, re.IGNORECASE) if sieve else None,
     )
+
+
+def _singles(words: tuple[str, ...]) -> frozenset[str]:
+    """Return single words as they are compared."""
+    return frozenset(token for word in words for token in lookalikes.tokens(word))
 
 
 def clean(text: str) -> Clean:
@@ -117,35 +145,43 @@ def clean(text: str) -> Clean:
 
 def blocking(text: str, rules: CompiledRules) -> str | None:
     """Return the id of a rule that forbids a clean text; None where none does."""
-    if not (text.isascii() and lookalikes.quick(text, rules.keys)):
-        rule = _forbidden(text, rules)
+    face = lookalikes.plain(text)
+    if not lookalikes.quick(face, rules.keys):
+        rule = _forbidden(face, rules)
         if rule is not None:
             return rule
-    if rules.patterns:
-        for face in lookalikes.faces(text):
-            for rule, pattern in rules.patterns:
-                if pattern.search(face):
-                    return rule
+    if rules.sieve is not None:
+        for subject in lookalikes.faces(text, face):
+            if rules.sieve.search(subject):
+                return next(rule for rule, pattern in rules.patterns if pattern.search(subject))
     return None
 
 
-def _forbidden(text: str, rules: CompiledRules) -> str | None:
+def _forbidden(face: str, rules: CompiledRules) -> str | None:
     """Return the id of a rule one of whose words stands in a text, in any reading of it."""
-    for words in lookalikes.readings(text):
-        for i, word in enumerate(words):
-            for phrase in rules.phrases.get(word, ()):
-                if tuple(words[i : i + len(phrase.words)]) == phrase.words:
-                    return phrase.rule
-        whole = "".join(words) if rules.unspaced else ""
-        for phrase in rules.unspaced:
-            if phrase.joined in whole:
-                return phrase.rule
-    for run in lookalikes.spelled(text):
-        for phrase in rules.all_phrases():
+    for words in lookalikes.readings(face):
+        rule = _standing(words, rules)
+        if rule is not None:
+            return rule
+    for run in lookalikes.spelled(face):
+        for phrase in itertools.chain.from_iterable(rules.phrases.values()):
             # A word of three letters is found in too many others that are only spelled out.
             if phrase.joined == run or (len(phrase.joined) > 3 and phrase.joined in run):
                 return phrase.rule
     return None
+
+
+def _standing(words: list[str], rules: CompiledRules) -> str | None:
+    """Return the id of a rule that one reading of a text breaks."""
+    for i, word in () if rules.phrases.keys().isdisjoint(words) else enumerate(words):
+        for phrase in rules.phrases.get(word, ()):
+            if tuple(words[i : i + len(phrase.words)]) == phrase.words:
+                return phrase.rule
+    for pair in rules.pairs:
+        if pair.stands(words):
+            return pair.rule
+    whole = "".join(words) if rules.unspaced else ""
+    return next((phrase.rule for phrase in rules.unspaced if phrase.joined in whole), None)
 
 
 def judge(text: str, limit: int, rules: CompiledRules, field: str = "prompt") -> Clean | Deny:

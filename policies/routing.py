@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from msgspec import Struct, structs
 
 from policies import prompts
+from policies.bundle import KIND
 from policies.model import (
     Background,
     Deny,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from policies.bundle import Bundle, Model, Plan, SizeRow
 
 SANDBOX: Final = "sandbox"
-KIND: Final = "kind:"
 
 
 class Capabilities(Struct, frozen=True):
