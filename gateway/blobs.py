@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.secrets import Keyring
+    from policies.model import Job
 
 STEP_MS: Final = 5 * 60_000  # links of one step are alike, so that a poll does not change a picture's URL
 LEAST_MS: Final = 10 * 60_000
@@ -47,6 +48,11 @@ def folder(ring: Keyring, tenant: str, job: str) -> str:
     """Return the first two parts of the keys of a job's blobs, by its UUID's text; `delete` takes them."""
     mark = ring.sign("links", b"tenant\0" + tenant.encode())[:8].hex()
     return f"{mark}/{job}"
+
+
+def places(job: Job) -> set[str]:
+    """Return the folders a job's outputs lie in, whatever secret named them when they were stored."""
+    return {output.key.rpartition("/")[0] for output in job.outputs}
 
 
 def is_key(text: str) -> bool:

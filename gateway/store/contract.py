@@ -28,6 +28,13 @@ End = Callable[[Job, int], Job]
 """From a job as it is now to the same job ended."""
 
 
+class Key(Struct, frozen=True):
+    """An idempotency key, and the fingerprint of the request it came with."""
+
+    text: str
+    fingerprint: str
+
+
 class Submitted(Struct, frozen=True):
     """The job is in the store, its credits are held."""
 
@@ -200,7 +207,7 @@ class Store(Protocol):
     """Everything that is kept, behind atomic verbs."""
 
     async def submit(
-        self, job: Job, decide: Decide, record: Record, *, key: str | None = None
+        self, job: Job, decide: Decide, record: Record, *, key: Key | None = None
     ) -> Submitted | Replayed | Conflict | Erased | Denied:
         """Look up the key, decide, and write job, hold, ledger and trail: all or nothing."""
         ...

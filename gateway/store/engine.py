@@ -51,8 +51,16 @@ if TYPE_CHECKING:
     from gateway.store import contract
 
 SAFETY_READ_SECONDS: Final = 15.0
+LEASE_MS: Final = 30_000
+"""How long a claim lasts unless it is renewed."""
 ATTEMPT_MARGIN_MS: Final = 10_000
 """How long after an open attempt's deadline its job may be claimed by another."""
+
+
+def _leased_until(job: Job, now: int) -> int:
+    """Return when a leased job may be claimed by another: never while a paid call may be under way."""
+    calls = [a.deadline_at + ATTEMPT_MARGIN_MS for a in job.attempts if a.open and a.upstream_id is None]
+    return max([now + LEASE_MS, *calls])
 
 
 class Engine:
@@ -79,7 +87,7 @@ class Engine:
     # -- verbs that change something -----------------------------------------------------------------
 
     async def submit(
-        self, job: Job, decide: contract.Decide, record: Record, *, key: str | None = None
+        self, job: Job, decide: contract.Decide, record: Record, *, key: contract.Key | None = None
     ) -> contract.Submitted | contract.Replayed | contract.Conflict | contract.Erased | contract.Denied:
         """Look up the key, decide, and write job, hold, ledger and trail: all or nothing."""
         move = SubmitMove(job, decide, record, key)
@@ -104,16 +112,12 @@ class Engine:
 
     async def begin_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
         """Write an attempt down, durably, before it is sent."""
-
-        def change(job: Job, now: int) -> Job:
-            return lifecycle.began(job, attempt, now)
-
-        move = AttemptMove(claim, change, attempt.deadline_at + ATTEMPT_MARGIN_MS)
+        move = AttemptMove(claim, lambda job, now: lifecycle.began(job, attempt, now), _leased_until)
         return await self._send(move)  # type: ignore[no-any-return]
 
     async def note_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
         """Write down what is now known of an attempt."""
-        move = AttemptMove(claim, lambda job, _now: lifecycle.noted(job, attempt), None)
+        move = AttemptMove(claim, lambda job, _now: lifecycle.noted(job, attempt), _leased_until)
         return await self._send(move)  # type: ignore[no-any-return]
 
     async def record(self, claim: Claim, end: contract.End, record: Record) -> Recorded | Stale:

@@ -28,6 +28,7 @@ from gateway.store.contract import (
     Erased,
     Gone,
     Granted,
+    Key,
     Open,
     Recorded,
     Replayed,
@@ -78,21 +79,20 @@ class _Move:
 class SubmitMove(_Move):
     """Bind the key, decide, hold, store."""
 
-    def __init__(self, job: Job, decide: Decide, record: Record, key: str | None) -> None:
+    def __init__(self, job: Job, decide: Decide, record: Record, key: Key | None) -> None:
         super().__init__(job.tenant, job.subject)
         self.job = job
         self.key = key
         self._decide = decide
         self._record = record
-        self._fingerprint = job.request.fingerprint() if key else ""
 
     def fold(self, draft: Draft) -> object:
         """Answer from the key if it is bound, else from the rule."""
         subject = self.job.subject
         if self.key is not None:
-            bound = draft.key(subject, self.key)
+            bound = draft.key(subject, self.key.text)
             if bound is not None and draft.now - bound.at < KEYS_KEPT_MS:
-                return self._replay(draft, bound)
+                return self._replay(draft, bound, self.key)
         usage = draft.usage(subject)
         answer = self._decide(usage, draft.now)
         if isinstance(answer, Deny):
@@ -102,12 +102,12 @@ class SubmitMove(_Move):
         draft.put(job, expect=0, due=draft.now)
         draft.post(subject, answer.usage, answer.entries, job.policy_version)
         if self.key is not None:
-            draft.bind(subject, self.key, KeyRow(self._fingerprint, job.id, draft.now))
+            draft.bind(subject, self.key.text, KeyRow(self.key.fingerprint, job.id, draft.now))
         draft.say(subject, replace(self._record, job=job.id))
         return Submitted(job, answer.usage)
 
-    def _replay(self, draft: Draft, bound: KeyRow) -> object:
-        if bound.fingerprint != self._fingerprint:
+    def _replay(self, draft: Draft, bound: KeyRow, key: Key) -> object:
+        if bound.fingerprint != key.fingerprint:
             return Conflict()
         job = draft.job(bound.job)
         return Replayed(job, draft.usage(self.job.subject)) if job else Erased()
@@ -314,7 +314,9 @@ class AnchorMove(_Move):
 class AttemptMove:
     """Change one leased job and nothing else: no money, no trail, no tenant version."""
 
-    def __init__(self, claim: Claim, change: Callable[[Job, int], Job], due: int | None) -> None:
+    def __init__(
+        self, claim: Claim, change: Callable[[Job, int], Job], due: Callable[[Job, int], int]
+    ) -> None:
         self.tenant = claim.job.tenant
         self.claim = claim
         self.job: Job | None = claim.job
@@ -327,13 +329,7 @@ class AttemptMove:
         if self.job is None or self.job.state.ended:
             return Stale(self.job)
         job = self._change(self.job, now)
-        put = JobPut(
-            job,
-            encode_job(job),
-            self.job.version,
-            self.claim.fence,
-            "keep" if self.due is None else self.due,
-        )
+        put = JobPut(job, encode_job(job), self.job.version, self.claim.fence, self.due(job, now))
         return Change(tenant=self.tenant, now=now, puts=[put])
 
     def answer(self, change: Change) -> Begun:

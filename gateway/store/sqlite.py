@@ -61,6 +61,8 @@ class SqliteBackend:
         self._reader = _open(path, write=not read_only)
         _check_schema(self._reader, path, create=not read_only)
         self._writer = self._reader if read_only else _open(path, write=True)
+        if not read_only:
+            _reclaim(self._writer, clock())
         self._reader.pragma("query_only", True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
 
@@ -68,7 +70,7 @@ class SqliteBackend:
         """Return what is wanted, in order."""
         with _faults(), self._reader:
             loaded = [_load(self._reader, want) for want in wants]
-        return loaded
+        return loaded  # noqa: RET504 - the library's context manager may swallow, for a type checker
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Apply each change whole or not at all, in one transaction for all."""
@@ -140,7 +142,7 @@ class SqliteBackend:
         """Return everything of a tenant, of one moment."""
         with _faults(), self._reader:
             examined = _examine(self._reader, tenant)
-        return examined
+        return examined  # noqa: RET504 - as above
 
     async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
         """Return ended jobs and trail links that are past their time."""
@@ -357,6 +359,13 @@ def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> N
             f"{path} has schema {version}; this Safelight knows schema {SCHEMA}. "
             "Start the version that wrote it, or restore a copy from before."
         )
+
+
+def _reclaim(connection: apsw.Connection, now: int) -> None:
+    """Make every open job due and every lease stale: the process that held them is gone, by the lock."""
+    with connection:
+        connection.execute("UPDATE queue SET due = min(due, ?), fence = fence + 1", (now,))
+        connection.execute("UPDATE turns SET at = min(at, ?)", (now,))
 
 
 def _touched(change: Change) -> Want:

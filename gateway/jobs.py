@@ -1,0 +1,440 @@
+"""The use cases of a caller: submit, wait, list, cancel, delete, quote, and what is left.
+
+Gather values, ask a policy, match on the answer, act. Nothing here knows HTTP; what cannot go on is a
+`Problem`. Foreign and unknown jobs are the same 404.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.audit import Record, decode
+from gateway.blobs import folder, places
+from gateway.errors import Problem
+from gateway.store.contract import (
+    Absent,
+    Asked,
+    Canceled,
+    Conflict,
+    Denied,
+    Ended,
+    Erased,
+    Found,
+    Gone,
+    JobFilter,
+    Key,
+    Open,
+    Page,
+    Replayed,
+    Submitted,
+    Watch,
+)
+from policies import access, pricing, prompts, quota
+from policies.bundle import Bundle, Plan
+from policies.model import Deny, Job, JobRequest, JobState, Principal, Reason, Usage
+from policies.routing import Offer, Resolved, Router
+
+if TYPE_CHECKING:
+    from gateway.blobs import FolderBlobs
+    from gateway.secrets import Keyring
+    from gateway.store.contract import Store, TrailLink
+    from policies.quota import Admitted, Terms
+
+POSITION_KEPT_MS: Final = 1_000
+CALLERS_KEPT: Final = 10_000
+QUOTES_PER_MINUTE: Final = 60
+MINUTE_MS: Final = 60_000
+TRAIL_STEP: Final = 200
+"""Links of the trail read at a time while its lines are filtered."""
+TRAIL_STEPS: Final = 20
+
+
+class Rulebook(Struct, frozen=True):
+    """The bundle in force, made ready to be asked: swapped whole."""
+
+    bundle: Bundle
+    version: str
+    rules: prompts.CompiledRules
+    router: Router
+
+    @classmethod
+    def of(cls, bundle: Bundle, offers: tuple[Offer, ...]) -> Rulebook:
+        """Join a bundle with what is configured."""
+        rules = prompts.compile_rules(bundle.prompt_rules)
+        return cls(bundle, bundle.version(), rules, Router(bundle, offers))
+
+
+class Caller(Struct, frozen=True):
+    """Who calls, and the plans and limits they are measured by."""
+
+    principal: Principal
+    tenant_plan: Plan
+    user_plan: Plan
+    terms: quota.Terms
+
+
+class Accepted(Struct, frozen=True):
+    """A job that is in the store. `replayed`: it was before."""
+
+    job: Job
+    usage: Usage
+    replayed: bool = False
+
+
+class Quoted(Struct, frozen=True):
+    """What a submit would answer now, with nothing spent."""
+
+    allowed: bool
+    code: str | None = None
+    detail: str | None = None
+    rule: str | None = None
+    retry_after_ms: int | None = None
+    price: int | None = None
+    final_prompt: str | None = None
+    adjustments: tuple[str, ...] = ()
+    model: str | None = None
+    size: str | None = None
+
+
+class TrailPage(Struct, frozen=True):
+    """Lines of the trail, newest first; `next` is the version to go on below."""
+
+    records: tuple[Record, ...]
+    next: int | None = None
+
+
+class TrailFilter(Struct, frozen=True):
+    """Which lines of the trail to show."""
+
+    subject: str | None = None
+    job: str | None = None
+    action: str | None = None
+    after_at: int | None = None
+    before_at: int | None = None
+
+
+class _Prepared(Struct, frozen=True):
+    """A request every policy but the quota has said yes to."""
+
+    resolved: Resolved
+    price: pricing.Quote
+    adjustments: tuple[str, ...]
+
+
+class Jobs:
+    """The use cases. `rulebook` returns the bundle in force; `mint` a new job id (UUIDv7 text)."""
+
+    def __init__(
+        self,
+        store: Store,
+        rulebook: Callable[[], Rulebook],
+        ring: Keyring,
+        blobs: FolderBlobs,
+        mint: Callable[[], str],
+        now: Callable[[], int],
+    ) -> None:
+        self.now = now
+        self._store = store
+        self._rulebook = rulebook
+        self._ring = ring
+        self._blobs = blobs
+        self._mint = mint
+        self._callers: dict[Principal, tuple[str, Caller]] = {}
+        self._positions: dict[str, tuple[int, int]] = {}
+        self._quotes: dict[tuple[str, str], tuple[int, int]] = {}
+
+    # -- who ---------------------------------------------------------------------------------------
+
+    def admit_caller(self, principal: Principal) -> Caller:
+        """Return the caller with plans and limits; raises `Problem` for one without access."""
+        book = self._rulebook()
+        kept = self._callers.get(principal)
+        if kept is not None and kept[0] == book.version:
+            return kept[1]
+        plans = access.plans_of(principal, book.bundle)
+        if isinstance(plans, Deny):
+            raise Problem.of(plans)
+        caller = Caller(principal, plans.tenant, plans.user, quota.terms(plans.tenant, plans.user))
+        if len(self._callers) >= CALLERS_KEPT:
+            del self._callers[next(iter(self._callers))]
+        self._callers[principal] = (book.version, caller)
+        return caller
+
+    # -- submit ------------------------------------------------------------------------------------
+
+    async def submit(self, who: Caller, request: JobRequest, key: str | None) -> Accepted:
+        """Admit a job, or return the one its key made before; raises `Problem` for every other answer."""
+        book = self._rulebook()
+        prepared = self._prepare(who, request, book)
+        job = self._job(who, request, prepared, book)
+        bound = None if key is None else Key(key, request.fingerprint())
+        if isinstance(prepared, Deny):
+            if bound is None and prepared.reason is Reason.INVALID_REQUEST:
+                raise Problem.of(prepared)
+            decide = _denying(prepared)
+        else:
+            decide = _admitting(job.id, prepared.price.total, who.terms)
+        answer = await self._store.submit(job, decide, self._line("job.submit", job), key=bound)
+        match answer:
+            case Submitted(job, usage):
+                return Accepted(job, usage)
+            case Replayed(job, usage):
+                return Accepted(job, usage, replayed=True)
+            case Conflict():
+                raise Problem("idempotency_key_reused")
+            case Erased():
+                raise Problem("job_erased")
+            case Denied(deny, _):
+                raise Problem.of(deny)
+
+    def _prepare(self, who: Caller, request: JobRequest, book: Rulebook) -> _Prepared | Deny:
+        """Ask prompts, routing and pricing, in this order."""
+        judged = prompts.judge_request(request, who.user_plan.prompt, book.rules)
+        if isinstance(judged, Deny):
+            return judged
+        resolved = book.router.resolve(judged.request, who.user_plan)
+        if isinstance(resolved, Deny):
+            return resolved
+        price = pricing.quote(book.bundle.prices, resolved.size, resolved.quality, request.count)
+        if isinstance(price, Deny):
+            return price
+        return _Prepared(resolved, price, (*judged.adjustments, *resolved.adjustments))
+
+    def _job(self, who: Caller, request: JobRequest, prepared: _Prepared | Deny, book: Rulebook) -> Job:
+        principal = who.principal
+        if isinstance(prepared, Deny):
+            return Job(
+                self._mint(), principal.tenant, principal.subject, request, policy_version=book.version
+            )
+        resolved = prepared.resolved
+        shaping = prompts.shaping(resolved.request, book.bundle.styles)
+        return Job(
+            id=self._mint(),
+            tenant=principal.tenant,
+            subject=principal.subject,
+            request=resolved.request,
+            model=resolved.model,
+            size=resolved.size,
+            aspect_ratio=resolved.ratio,
+            shaping=shaping,
+            final_prompt=prompts.shape(shaping, frozenset()),
+            show_final_prompt=who.user_plan.final_prompt,
+            adjustments=prepared.adjustments,
+            price_each=prepared.price.each,
+            weight=who.tenant_plan.queue_weight,
+            slots=resolved.slots,
+            route=resolved.steps,
+            policy_version=book.version,
+        )
+
+    def _line(self, action: str, job: Job) -> Record:
+        """Return the trail's line for a submit: the prompt only as a keyed hash."""
+        return Record(
+            action=action,
+            model=job.model or None,
+            credits=job.quoted,
+            prompt=self._ring.sign("prompts", job.request.prompt.encode())[:16].hex(),
+            policy=job.policy_version,
+        )
+
+    async def quote(self, who: Caller, request: JobRequest) -> Quoted:
+        """Say what a submit would answer, and spend nothing. Sixty a minute for each process."""
+        self._count_quote(who)
+        prepared = self._prepare(who, request, self._rulebook())
+        if isinstance(prepared, Deny):
+            if prepared.reason is Reason.INVALID_REQUEST:
+                raise Problem.of(prepared)
+            return _refused(prepared)
+        usage = await self._store.usage(who.principal.tenant, who.principal.subject)
+        resolved, price = prepared.resolved, prepared.price
+        admitted = quota.admit(usage, self.now(), job="", price=price.total, terms=who.terms)
+        denied = admitted if isinstance(admitted, Deny) else None
+        shaping = prompts.shaping(resolved.request, self._rulebook().bundle.styles)
+        return Quoted(
+            allowed=denied is None,
+            code=None if denied is None else str(denied.reason),
+            detail=None if denied is None else denied.detail,
+            rule=None if denied is None else denied.rule,
+            retry_after_ms=None if denied is None else denied.retry_after_ms,
+            price=price.total,
+            final_prompt=prompts.shape(shaping, frozenset()) if who.user_plan.final_prompt else None,
+            adjustments=prepared.adjustments,
+            model=resolved.model,
+            size=resolved.size,
+        )
+
+    def _count_quote(self, who: Caller) -> None:
+        name = (who.principal.tenant, who.principal.subject)
+        now = self.now()
+        start, count = self._quotes.get(name, (now, 0))
+        if now >= start + MINUTE_MS:
+            start, count = now, 0
+        if count >= QUOTES_PER_MINUTE:
+            raise Problem(
+                "rate_limited",
+                "Sixty quotes a minute, counted by each process for itself.",
+                retry_after_ms=start + MINUTE_MS - now,
+                rule="limit.quote",
+            )
+        if len(self._quotes) >= CALLERS_KEPT:
+            self._quotes.clear()
+        self._quotes[name] = (start, count + 1)
+
+    # -- read --------------------------------------------------------------------------------------
+
+    async def get(self, who: Caller, job_id: str) -> Found:
+        """Return a job the caller may see, and the caller's usage."""
+        found = await self._store.get_job(who.principal.tenant, job_id, who.principal.subject)
+        return self._seen(who, found)
+
+    async def wait(self, who: Caller, job_id: str, after: int | None, seconds: float) -> Found:
+        """Return the job when it has ended (`after` None) or is past a version, or when time is up."""
+        found = await self.get(who, job_id)
+        if found.job.state.ended:
+            return found
+        version = 2**53 if after is None else after
+        loop_until = self.now() + int(seconds * 1000)
+        job: Job | None = found.job
+        while job is not None and not job.state.ended and job.version <= version:
+            left = loop_until - self.now()
+            if left <= 0:
+                break
+            job = await self._store.wait_job(who.principal.tenant, job_id, job.version, left / 1000)
+        return await self.get(who, job_id)
+
+    async def list(self, who: Caller, where: JobFilter, before: int | None, limit: int) -> Page:
+        """Return the caller's jobs, or the tenant's for its admins, newest first."""
+        if not who.principal.is_admin:
+            where = replace(where, subject=who.principal.subject)
+        return await self._store.list_jobs(who.principal.tenant, where, before=before, limit=limit)
+
+    async def position(self, who: Caller, job: Job) -> int | None:
+        """Return how many of the tenant's queued jobs come first; None once it runs. A second old at most."""
+        if job.state is not JobState.QUEUED:
+            return None
+        now = self.now()
+        kept = self._positions.get(job.id)
+        if kept is None or now - kept[0] >= POSITION_KEPT_MS:
+            if len(self._positions) >= CALLERS_KEPT:
+                self._positions.clear()
+            kept = self._positions[job.id] = (now, await self._store.position(who.principal.tenant, job))
+        return kept[1]
+
+    def watch(self, who: Caller) -> Watch:
+        """Subscribe to changes of the caller's own jobs."""
+        return self._store.watch(who.principal.tenant, who.principal.subject)
+
+    async def usage(self, who: Caller) -> Usage:
+        """Return both levels as they count now: this month's, topped up."""
+        usage = await self._store.usage(who.principal.tenant, who.principal.subject)
+        return quota.as_of(usage, self.now(), who.terms)
+
+    async def trail(self, who: Caller, where: TrailFilter, before: int | None, limit: int) -> TrailPage:
+        """Return lines of the tenant's trail, newest first. A page may be short and still have a `next`."""
+        tenant = who.principal.tenant
+        ref = None
+        if where.subject is not None:
+            ref = await self._store.ref_of(tenant, where.subject)
+            if ref is None:
+                return TrailPage(())
+        kept: list[Record] = []
+        for _ in range(TRAIL_STEPS):
+            links = await self._store.audit_page(tenant, before=before, limit=TRAIL_STEP)
+            for link in links:
+                fitting = [record for record in _lines(link) if _fits(record, where, ref)]
+                if kept and len(kept) + len(fitting) > limit:
+                    return TrailPage(tuple(kept), before)
+                kept += fitting
+                before = link.version
+            if len(links) < TRAIL_STEP:
+                return TrailPage(tuple(kept))
+        return TrailPage(tuple(kept), before)
+
+    # -- change ------------------------------------------------------------------------------------
+
+    async def cancel(self, who: Caller, job_id: str) -> tuple[Job, bool]:
+        """End a queued job or ask for a running one's end; True means it still runs."""
+        await self.get(who, job_id)
+        answer = await self._store.cancel(
+            who.principal.tenant, job_id, _counting(who.terms), Record(action="job.cancel")
+        )
+        match answer:
+            case Asked(job):
+                return job, True
+            case Canceled(job) | Ended(job):
+                return job, False
+            case Absent():
+                raise Problem("not_found")
+            case Denied(deny, _):
+                raise Problem.of(deny)
+
+    async def erase(self, who: Caller, job_id: str) -> None:
+        """Forget an ended job: its prompt, inputs and images. Its key answers `job_erased` from now on."""
+        await self.get(who, job_id)
+        answer = await self._store.erase(
+            who.principal.tenant, job_id, _counting(who.terms), Record(action="job.erase")
+        )
+        match answer:
+            case Gone(job):
+                for place in {folder(self._ring, job.tenant, job.id), *places(job)}:
+                    await self._blobs.delete(place)
+            case Open():
+                raise Problem("job_open")
+            case Absent():
+                raise Problem("not_found")
+            case Denied(deny, _):
+                raise Problem.of(deny)
+
+    def _seen(self, who: Caller, found: Found | None) -> Found:
+        if found is None or isinstance(
+            access.may_see(who.principal, found.job.tenant, found.job.subject), Deny
+        ):
+            _missing()
+        return found
+
+
+def _missing() -> NoReturn:
+    raise Problem("not_found")
+
+
+def _refused(deny: Deny) -> Quoted:
+    return Quoted(
+        allowed=False,
+        code=str(deny.reason),
+        detail=deny.detail,
+        rule=deny.rule,
+        retry_after_ms=deny.retry_after_ms,
+    )
+
+
+def _admitting(job: str, price: int, terms: Terms) -> Callable[[Usage, int], Admitted | Deny]:
+    def decide(usage: Usage, now: int) -> Admitted | Deny:
+        return quota.admit(usage, now, job=job, price=price, terms=terms)
+
+    return decide
+
+
+def _denying(deny: Deny) -> Callable[[Usage, int], Admitted | Deny]:
+    return lambda _usage, _now: deny
+
+
+def _counting(terms: Terms) -> Callable[[Usage, int], Usage | Deny]:
+    return lambda usage, now: quota.count(usage, now, "write", terms)
+
+
+def _lines(link: TrailLink) -> list[Record]:
+    return list(reversed(decode(link.rows)))
+
+
+def _fits(record: Record, where: TrailFilter, ref: str | None) -> bool:
+    return (
+        (ref is None or record.ref == ref)
+        and (where.job is None or record.job == where.job)
+        and (where.action is None or record.action == where.action)
+        and (where.after_at is None or record.at > where.after_at)
+        and (where.before_at is None or record.at < where.before_at)
+    )

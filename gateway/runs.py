@@ -1,0 +1,155 @@
+"""One leased job, from claim to record.
+
+A job's images are made in slots (`slots.py`), one upstream call each, side by side. The run holds the
+lease, writes down what its slots tell it, watches for a cancel, and records the end. After a crash a
+run goes on from what is written: nothing of it lives in memory alone but the call under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from gateway.audit import Record
+from gateway.crash import Hook, nowhere
+from gateway.slots import Slot
+from gateway.store.contract import Begun, Claim, Stale
+from policies import lifecycle
+from policies.model import Attempt, Job
+
+if TYPE_CHECKING:
+    from gateway.intake import Intake
+    from gateway.lifetime import Lifetime
+    from gateway.store.contract import Store
+    from gateway.upstreams import Upstreams
+
+End = Callable[[Job, int], Job]
+CANCEL_WATCH_SECONDS = 3600.0
+
+
+class Parted(Exception):  # noqa: N818 - ends a run without an end of its job
+    """The run ends and its job goes on elsewhere: the lease is lost, or the process stops."""
+
+    def __init__(self, after_ms: int | None = None) -> None:
+        super().__init__(after_ms)
+        self.after_ms = after_ms
+        """When the job is due again; None where the lease is not ours to return."""
+
+
+class Parts(Struct, frozen=True):
+    """What runs work with. `chance` returns a number in [0, 1)."""
+
+    store: Store
+    upstreams: Upstreams
+    intake: Intake
+    lifetime: Lifetime
+    now: Callable[[], int]
+    chance: Callable[[], float]
+    attempt_seconds: float
+    deadline_seconds: float
+    crash: Hook = nowhere
+
+
+class Run:
+    """Makes one job's images and records what came of it."""
+
+    def __init__(self, parts: Parts, claim: Claim) -> None:
+        self.parts = parts
+        self.job = claim.job
+        self._fence = claim.fence
+        self._deadline = claim.job.created_at + int(parts.deadline_seconds * 1000)
+        self._writing = asyncio.Lock()
+        self._last: list[Attempt] = []
+
+    async def finish(self) -> Job | None:
+        """Bring the job to its end; return it, or None where somebody else did. Raises `Parted`."""
+        if self.job.cancel_requested_at is not None:
+            return await self._record(lifecycle.canceled)
+        making = asyncio.create_task(self._make(), name=f"make {self.job.id}")
+        asked = asyncio.create_task(self._asked_to_stop(), name=f"watch {self.job.id}")
+        try:
+            await asyncio.wait((making, asked), return_when=asyncio.FIRST_COMPLETED)
+            end = making.result() if making.done() else asked.result()
+        finally:
+            making.cancel()
+            asked.cancel()
+            await asyncio.wait((making, asked))
+        return await self._record(end)
+
+    async def _asked_to_stop(self) -> End:
+        """Return when the job's owner asks for its end: closing its sockets is all an upstream is told."""
+        job = self.job
+        while True:
+            found = await self.parts.store.wait_job(job.tenant, job.id, job.version, CANCEL_WATCH_SECONDS)
+            if found is None or found.state.ended:
+                raise Parted
+            if found.cancel_requested_at is not None:
+                return lifecycle.canceled
+            job = found
+
+    async def _make(self) -> End:
+        """Make all slots; return how the job ends. A slot that parts lets the others finish their calls."""
+        if not self.job.attempts and self.left_ms() <= 0:
+            return lifecycle.overdue
+        slots = [Slot(self, slot) for slot in range(len(self.job.slots))]
+        ends = await asyncio.gather(*(slot.make() for slot in slots), return_exceptions=True)
+        troubles = [end for end in ends if end is not None]
+        for trouble in troubles:
+            if not isinstance(trouble, Parted):
+                raise trouble
+        for trouble in troubles:
+            raise trouble
+        return self._concluded
+
+    def _concluded(self, job: Job, now: int) -> Job:
+        for attempt in self._last:
+            job = lifecycle.noted(job, attempt)
+        return lifecycle.concluded(job, now)
+
+    async def _record(self, end: End) -> Job | None:
+        claim = Claim(self.job, self._fence)
+        answer = await self.parts.store.record(claim, end, Record(action="job.end"))
+        return None if isinstance(answer, Stale) else answer.job
+
+    # -- what slots ask of their run -----------------------------------------------------------------
+
+    def left_ms(self) -> int:
+        """Return the time to the job's deadline."""
+        return self._deadline - self.parts.now()
+
+    async def begin(self, attempt: Attempt) -> None:
+        """Write an attempt down, durably, before it is sent."""
+        async with self._writing:
+            claim = Claim(self.job, self._fence)
+            self._took(await self.parts.store.begin_attempt(claim, attempt))
+
+    async def note(self, attempt: Attempt) -> None:
+        """Write down what is known of an attempt."""
+        async with self._writing:
+            claim = Claim(self.job, self._fence)
+            self._took(await self.parts.store.note_attempt(claim, attempt))
+
+    async def close(self, attempt: Attempt) -> None:
+        """Take a slot's end. Where there are other slots it is written down at once, else with the record."""
+        if len(self.job.slots) == 1:
+            self._last = [attempt]
+        else:
+            await self.note(attempt)
+
+    async def pause(self, after_ms: int) -> None:
+        """Wait; a process that stops gives the job back instead."""
+        if await self.parts.lifetime.pause(after_ms / 1000):
+            raise Parted(after_ms)
+
+    def check_stop(self) -> None:
+        """Part where the process stops: it begins nothing."""
+        if self.parts.lifetime.draining:
+            raise Parted(0)
+
+    def _took(self, answer: Begun | Stale) -> None:
+        if isinstance(answer, Stale):
+            raise Parted
+        self.job = answer.job

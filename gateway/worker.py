@@ -1,0 +1,207 @@
+"""The worker: claims due jobs, runs them, renews their leases, gives back what it cannot finish.
+
+Also the sweep of what is past its time. A stop is a drain: no new claims at once, jobs between calls go
+back to the queue, paid calls under way get their time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Literal
+
+from gateway.blobs import folder, places
+from gateway.errors import Fault
+from gateway.runs import Parted, Parts, Run
+from gateway.store.contract import Claim
+from gateway.store.engine import LEASE_MS
+
+if TYPE_CHECKING:
+    from gateway.blobs import FolderBlobs
+    from gateway.lifetime import Lifetime
+    from gateway.secrets import Keyring
+    from gateway.store.contract import Retention, Store
+    from gateway.telemetry import Telemetry
+    from policies.model import Job
+
+RENEW_SECONDS: Final = 10.0
+IDLE_SECONDS: Final = 1.0
+"""How long an idle worker waits before it looks again, when nobody wakes it."""
+FAULT_SECONDS: Final = 1.0
+BUG_MS: Final = 5_000
+SWEEP_SECONDS: Final = 60.0
+
+
+class Worker:
+    """Runs up to `concurrency` jobs at once."""
+
+    def __init__(self, parts: Parts, telemetry: Telemetry, concurrency: int) -> None:
+        self._parts = parts
+        self._telemetry = telemetry
+        self._concurrency = concurrency
+        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._freed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self) -> None:
+        """Begin to claim and to renew."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._claim(), name="worker claims"),
+            loop.create_task(self._renew(), name="worker renews"),
+        ]
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for calls under way, at most so long; then cut them and give their jobs back."""
+        if not self._tasks:
+            return
+        await self._tasks[0]
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
+        cut = dict(self._running)
+        for task in cut:
+            task.cancel()
+        if cut:
+            await asyncio.wait(cut)
+            await self._parts.store.give_back(list(cut.values()))
+        self._tasks[1].cancel()
+        await asyncio.wait(self._tasks)
+
+    async def _claim(self) -> None:
+        lifetime = self._parts.lifetime
+        while not lifetime.draining:
+            try:
+                await self._claim_once()
+            except Fault as fault:
+                self._telemetry.event("fault", level="warning", code=fault.code, kind="claim")
+                await lifetime.pause(FAULT_SECONDS)
+
+    async def _claim_once(self) -> None:
+        """Take what fits; wait where there is no room or no work."""
+        self._freed.clear()
+        room = self._concurrency - len(self._running)
+        claims = await self._parts.store.claim(room, LEASE_MS) if room else ()
+        for claim in claims:
+            task = asyncio.get_running_loop().create_task(self._run(claim), name=f"job {claim.job.id}")
+            self._running[task] = claim
+            task.add_done_callback(self._forget)
+        if not claims:
+            await self._idle(look=room > 0)
+
+    async def _idle(self, *, look: bool) -> None:
+        """Wait until there may be work and room, or the process stops."""
+        loop = asyncio.get_running_loop()
+        news = self._due() if look else self._freed.wait()
+        waits = [loop.create_task(self._parts.lifetime.stopping.wait()), loop.create_task(news)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _due(self) -> Literal[True]:
+        await self._parts.store.work_due(IDLE_SECONDS * (0.75 + self._parts.chance() / 2))
+        return True
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._freed.set()
+
+    async def _run(self, claim: Claim) -> None:
+        """Run a job; whatever ends the run without an end of the job gives it back, if it is ours to give."""
+        run = Run(self._parts, claim)
+        try:
+            job = await run.finish()
+        except Parted as parted:
+            if parted.after_ms is not None:
+                await self._give_back(claim, parted.after_ms)
+        except Fault as fault:
+            self._telemetry.event("fault", level="warning", code=fault.code, job=claim.job.id)
+            await self._give_back(claim, BUG_MS)
+        except Exception as bug:  # noqa: BLE001 - one job's bug must not stop the others; it is told
+            self._telemetry.bug(bug, job=claim.job.id)
+            await self._give_back(claim, BUG_MS)
+        else:
+            if job is not None:
+                self._tell(job)
+
+    async def _give_back(self, claim: Claim, after_ms: int) -> None:
+        try:
+            await self._parts.store.give_back([claim], after_ms)
+        except Fault as fault:  # the lease runs out by itself
+            self._telemetry.event("fault", level="warning", code=fault.code, job=claim.job.id)
+
+    def _tell(self, job: Job) -> None:
+        self._telemetry.job(
+            state=str(job.state),
+            model=job.model,
+            seconds=((job.ended_at or job.created_at) - job.created_at) / 1000,
+            charged=job.charged,
+            job=job.id,
+            subject_ref=job.subject_ref,
+            code=None if job.error is None else job.error.code,
+            attempts=len(job.attempts),
+            outputs=len(job.outputs),
+            shortfall=len(job.shortfall),
+            refunded=job.refunded,
+            operator_flag=job.operator_flag,
+        )
+        if job.operator_flag is not None:
+            self._telemetry.alarm(job.operator_flag, job=job.id)
+
+    async def _renew(self) -> None:
+        """Renew all leases at a third of their time; a run whose lease is lost is cut."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)  # leases are held to the end of a drain: no early wake
+            claims = dict(self._running)
+            try:
+                lost = await self._parts.store.renew(list(claims.values()), LEASE_MS)
+            except Fault as fault:
+                self._telemetry.event("fault", level="warning", code=fault.code, kind="renew")
+                continue
+            for task, claim in claims.items():
+                if claim.job.id in lost:
+                    task.cancel()
+
+
+class Sweeper:
+    """Removes what is past its time: jobs with their images, keys, links of the trail."""
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: FolderBlobs,
+        ring: Keyring,
+        telemetry: Telemetry,
+        retention: Retention,
+        lifetime: Lifetime,
+    ) -> None:
+        self._lifetime = lifetime
+        self._store = store
+        self._blobs = blobs
+        self._ring = ring
+        self._telemetry = telemetry
+        self._retention = retention
+
+    async def run(self) -> None:
+        """Sweep once a minute, in bounded steps."""
+        stopping = self._lifetime.draining
+        while not stopping:
+            more = False
+            try:
+                more = await self.step()
+            except Fault as fault:
+                self._telemetry.event("fault", level="warning", code=fault.code, kind="sweep")
+            stopping = await self._lifetime.pause(0.0 if more else SWEEP_SECONDS)
+
+    async def step(self) -> bool:
+        """Sweep one bounded step; return whether there is more."""
+        swept = await self._store.sweep(self._retention)
+        for job in swept.jobs:
+            for place in {folder(self._ring, job.tenant, job.id), *places(job)}:
+                await self._blobs.delete(place)
+        if swept.jobs or swept.keys or swept.links:
+            self._telemetry.event("sweep", jobs=len(swept.jobs), keys=swept.keys, records=swept.links)
+        return swept.more
