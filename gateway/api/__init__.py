@@ -1,0 +1,124 @@
+"""The litestar room: our own HTTP API, as one ASGI application.
+
+From the outside in: `edge` judges the request's head and dresses every answer; Litestar finds the route;
+`gate` asks who may pass; a handler reads strictly, asks a use case, and writes bytes. This file joins
+them. Nothing here decides what a caller may do or pays for anything: `policies` and `jobs` do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from litestar import Litestar, asgi
+from litestar.handlers import HTTPRouteHandler
+
+from gateway.api.account import AccountCalls
+from gateway.api.cors import Cors
+from gateway.api.edge import Edge, EdgeParts, reraise
+from gateway.api.files import Blobs, FileCalls
+from gateway.api.gate import PUBLIC, Gate
+from gateway.api.health import HealthCalls
+from gateway.api.jobs import JobCalls
+from gateway.api.limits import ReadLimit, StreamSlots
+from gateway.api.openapi import document
+from gateway.api.pages import PageCalls
+from gateway.api.queries import Cursors
+from gateway.api.streams import StreamCalls
+from gateway.api.trail import TrailCalls
+from gateway.api.views import Views
+from gateway.lifetime import Lifetime
+from gateway.telemetry import Reading
+
+if TYPE_CHECKING:
+    from gateway.api.exchange import ASGIApp
+    from gateway.auth import Authenticator
+    from gateway.blobs import Links
+    from gateway.jobs import Caller, Jobs
+    from gateway.secrets import Keyring
+    from gateway.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class ApiParts:
+    """What the API is made of.
+
+    `public_url` returns the address links begin with, mount prefix included, no slash at its end. `ping`
+    raises a fault when the store takes no write. `plan_of` names a caller's plan. `extra` maps a path to
+    an ASGI application that is public and looks after itself (the dev page). `max_wait_seconds` is the
+    longest a `?wait=` is held.
+    """
+
+    jobs: Jobs
+    authenticator: Authenticator
+    keyring: Keyring
+    links: Links
+    blobs: Blobs
+    telemetry: Telemetry
+    lifetime: Lifetime
+    ping: Callable[[], Awaitable[None]]
+    plan_of: Callable[[Caller], str | None]
+    public_url: Callable[[], str]
+    version: str
+    cors_origins: Sequence[str] = ()
+    trusted_proxies: Sequence[str] = ()
+    max_wait_seconds: float = 25.0
+    dev: bool = False
+    extra: Mapping[str, ASGIApp] = field(default_factory=dict)
+    clock: Callable[[], float] = time.monotonic
+    coin: Callable[[int], bytes] = os.urandom
+
+
+def build_api(parts: ApiParts) -> ASGIApp:
+    """Return the application. Nothing is opened and nothing runs until it is served."""
+    slots = StreamSlots()
+    parts.telemetry.watch(Reading.STREAMS_OPEN, lambda: len(slots))
+    calls = routes(parts, slots)
+    pages = PageCalls(
+        parts.public_url,
+        lambda: document(calls, version=parts.version, base_url=parts.public_url()),
+    )
+    extra: list[Any] = [asgi(path, opt=PUBLIC, copy_scope=False)(app) for path, app in parts.extra.items()]
+    gate = Gate(parts.authenticator, parts.jobs, ReadLimit())
+    app = Litestar(
+        [*calls, *pages.routes(), *extra],
+        middleware=[gate.around],
+        exception_handlers={Exception: reraise},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+        debug=False,
+    )
+    return Edge(app, _edge(parts))
+
+
+def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
+    """Return every handler that is part of the documented API."""
+    views = Views(parts.links, parts.public_url)
+    cursors = Cursors(parts.keyring)
+    jobs = parts.jobs
+    return [
+        *JobCalls(jobs, views, cursors, parts.lifetime, seconds=parts.max_wait_seconds).routes(),
+        *StreamCalls(jobs, views, parts.lifetime, slots).routes(),
+        *AccountCalls(jobs, parts.plan_of).routes(),
+        *TrailCalls(jobs, cursors).routes(),
+        *FileCalls(parts.blobs, parts.links, jobs.now).routes(),
+        *HealthCalls(parts.lifetime, parts.ping, parts.telemetry).routes(),
+    ]
+
+
+def _edge(parts: ApiParts) -> EdgeParts:
+    return EdgeParts(
+        public_url=parts.public_url,
+        version=parts.version,
+        cors=Cors(parts.cors_origins, dev=parts.dev),
+        telemetry=parts.telemetry,
+        usage=parts.jobs.usage,
+        now=parts.jobs.now,
+        clock=parts.clock,
+        coin=parts.coin,
+        trusted_proxies=parts.trusted_proxies,
+    )

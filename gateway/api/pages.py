@@ -1,0 +1,119 @@
+"""Pages for people: the documents of the API and one page for every problem code.
+
+All files come from this machine: our own under `static`, the viewer's from its package. No page has an
+inline script, and each has a policy of its own that says so. Files are read when the API is built.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import string
+from collections.abc import Callable
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from litestar import get
+from litestar.connection import Request
+from litestar.handlers import HTTPRouteHandler
+
+from gateway.api.exchange import JSON, Answer, encode
+from gateway.api.gate import PUBLIC
+from gateway.api.problems import view
+from gateway.errors import CATALOGUE, Problem
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+VIEWER: Final = "vendor/swagger-ui-4.15.5"
+VIEWER_FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+OWN_FILES: Final = ("page.css", "docs.js")
+MEDIA_TYPES: Final = {
+    "css": b"text/css; charset=utf-8",
+    "js": b"text/javascript; charset=utf-8",
+    "png": b"image/png",
+}
+HTML: Final = (b"content-type", b"text/html; charset=utf-8")
+DAY: Final = (b"cache-control", b"public, max-age=86400")
+STRICT: Final = (
+    b"content-security-policy",
+    b"default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
+VIEWING: Final = (
+    b"content-security-policy",
+    (
+        b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+)
+"""The viewer sets styles on its elements; it has no inline script."""
+
+SAMPLE_ID: Final = "01932c07-209e-7d3a-8f4e-5b6c7d8e9fa0"
+
+
+class PageCalls:
+    """The routes of pages. `document` makes the OpenAPI document; it is asked once, when first wanted."""
+
+    def __init__(self, public_url: Callable[[], str], document: Callable[[], dict[str, Any]]) -> None:
+        self._public_url = public_url
+        self._document = functools.cache(lambda: encode(document()))
+        own, viewer = files("gateway.api") / "static", files("swagger_ui_bundle") / VIEWER
+        self._docs = (own / "docs.html").read_bytes()
+        self._problem = string.Template((own / "problem.html").read_text())
+        self._files = _read(own, OWN_FILES) | _read(viewer, VIEWER_FILES)
+
+    def routes(self) -> list[HTTPRouteHandler]:
+        """Return the handlers; none is part of the document they show."""
+        hidden: dict[str, Any] = {"opt": PUBLIC, "include_in_schema": False}
+        return [
+            get("/openapi.json", **hidden)(self.openapi),
+            get("/docs", **hidden)(self.docs),
+            get("/docs/{name:str}", **hidden)(self.file),
+            get("/problems/{code:str}", **hidden)(self.problem),
+        ]
+
+    async def openapi(self) -> Answer:
+        """Read the OpenAPI document."""
+        return Answer(200, [JSON, (b"cache-control", b"public, max-age=300")], self._document())
+
+    async def docs(self) -> Answer:
+        """Read the documents."""
+        return Answer(200, [HTML, VIEWING], self._docs)
+
+    async def file(self, request: Request[Any, Any, Any]) -> Answer:
+        """Read a file of the documents' page."""
+        name = request.path_params["name"]
+        if name not in self._files:
+            raise Problem("not_found")
+        return Answer(200, [(b"content-type", MEDIA_TYPES[name.rpartition(".")[2]]), DAY], self._files[name])
+
+    async def problem(self, request: Request[Any, Any, Any]) -> Answer:
+        """Read what a problem code means."""
+        code = request.path_params["code"]
+        if code not in CATALOGUE:
+            raise Problem("not_found")
+        return Answer(200, [HTML, STRICT, DAY], self._page(code).encode())
+
+    def _page(self, code: str) -> str:
+        row = CATALOGUE[code]
+        again = "It may be admitted later." if row.retryable else "Not as it is: the answer will be the same."
+        values = {
+            "code": code,
+            "status": str(row.status),
+            "title": row.title,
+            "kind": row.kind,
+            "meaning": row.meaning,
+            "again": again,
+            "example": msgspec.json.format(encode(example(code, self._public_url()))).decode(),
+        }
+        return self._problem.substitute({name: html.escape(value) for name, value in values.items()})
+
+
+def example(code: str, base_url: str) -> Any:
+    """Return what a client may be sent for a code."""
+    return view(Problem(code), base_url, SAMPLE_ID)
+
+
+def _read(folder: Traversable, names: tuple[str, ...]) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in names}
