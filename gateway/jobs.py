@@ -33,7 +33,7 @@ from gateway.store.contract import (
     Submitted,
     Watch,
 )
-from policies import access, pricing, prompts, quota
+from policies import access, menu, pricing, prompts, quota
 from policies.bundle import Bundle, Plan
 from policies.model import Deny, Job, JobRequest, JobState, Principal, Reason, Usage
 from policies.routing import Offer, Resolved, Router
@@ -332,6 +332,11 @@ class Jobs:
         """Return both levels as they count now: this month's, topped up."""
         usage = await self._store.usage(who.principal.tenant, who.principal.subject)
         return quota.as_of(usage, self.now(), who.terms)
+
+    async def models(self, who: Caller) -> tuple[menu.ModelOffer, ...]:
+        """Return what the caller may ask for, with prices."""
+        book = self._rulebook()
+        return menu.offered(book.bundle, book.router, who.user_plan)
 
     async def trail(self, who: Caller, where: TrailFilter, before: int | None, limit: int) -> TrailPage:
         """Return lines of the tenant's trail, newest first. A page may be short and still have a `next`."""

@@ -1,0 +1,253 @@
+"""The composition root: the one file that builds things and joins them.
+
+A `House` is one process's worth of Safelight: store, worker, API and what they need. It is built on the
+loop that runs it, started, drained and closed, in this order; who listens on a port is `serve.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version as version_of
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from gateway.api import ApiParts, build_api
+from gateway.audit import Chain
+from gateway.auth import Authenticator, Trusted, dev_issuer, trust
+from gateway.blobs import FolderBlobs, Links
+from gateway.crash import Hook, nowhere
+from gateway.errors import Refusal
+from gateway.ids import uuid7
+from gateway.images import Studio
+from gateway.intake import Intake
+from gateway.jobs import Caller, Jobs, Rulebook
+from gateway.lifetime import Lifetime
+from gateway.outbound import Credential, Outbound, open_credential
+from gateway.providers import open_adapter
+from gateway.providers.sandbox import HOST, SandboxUpstream
+from gateway.runs import Parts
+from gateway.secrets import Keyring, Secret
+from gateway.store.contract import Retention
+from gateway.store.engine import Engine
+from gateway.store.sqlite import SqliteBackend
+from gateway.telemetry import Reading, Telemetry
+from gateway.upstreams import Upstreams
+from gateway.wire import WireRequest, WireResponse
+from gateway.worker import Sweeper, Worker
+from policies.bundle import TenantRow
+from policies.egress import Allowed, read_allowed
+from policies.quota import DAY_MS
+
+if TYPE_CHECKING:
+    from gateway.api.exchange import ASGIApp
+    from gateway.policy import PolicyFiles
+    from gateway.providers.adapter import Adapter
+    from gateway.settings import ProviderSettings, Settings
+
+VERSION: Final = version_of("safelight")
+POLICY_SECONDS: Final = 5.0
+STUDIO_THREADS: Final = 2
+JWKS_BYTES: Final = 256 * 1024
+JWKS_SECONDS: Final = 10.0
+DEV_PLAN: Final = "pro"
+
+
+class Choices(Struct, frozen=True):
+    """What is not in the settings: how this process was started, and what tests put in its place."""
+
+    dev: bool = False
+    public_url: Callable[[], str] | None = None
+    extra: Mapping[str, ASGIApp] = {}
+    allowed: Allowed | None = None
+    crash: Hook = nowhere
+    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    coin: Callable[[int], bytes] = os.urandom
+    chance: Callable[[], float] = random.random
+
+
+class House:
+    """One process. `api` is the ASGI application; without a worker's role it makes no jobs itself."""
+
+    def __init__(
+        self, settings: Settings, files: PolicyFiles, telemetry: Telemetry, choices: Choices
+    ) -> None:
+        self.settings = settings
+        self.telemetry = telemetry
+        self.lifetime = Lifetime()
+        self.now = choices.now
+        self._choices = choices
+        self._files = files
+        self._background: list[asyncio.Task[None]] = []
+        self.ring = Keyring(settings.secret)
+        self.chain = chain_of(settings.secret)
+        self.blobs = FolderBlobs(settings.blobs.folder)
+        self.studio = Studio(STUDIO_THREADS)
+        self._open_outbound()
+        self.book = self._rulebook()
+        self._open_store()
+        self._open_jobs()
+
+    # -- building ----------------------------------------------------------------------------------
+
+    def _open_outbound(self) -> None:
+        choices = self._choices
+        adapters = {n: open_adapter(p.kind, p.base_url) for n, p in self.settings.providers.items()}
+        self.outbound = Outbound(
+            {
+                name: credential
+                for name, entry in self.settings.providers.items()
+                if (credential := _credential(adapters[name], entry)) is not None
+            },
+            choices.allowed or _allowed(self.settings.outbound.allow),
+            local={HOST: SandboxUpstream(self.studio, marks=choices.dev).answer},
+        )
+        self.upstreams = Upstreams(adapters, self.outbound, self.telemetry, self.now)
+
+    def _open_store(self) -> None:
+        backend = SqliteBackend(self.settings.store.path, self.now, crash=self._choices.crash)
+        self.store = Engine(
+            backend, self.chain, self._ref, crash=self._choices.crash, observe=self.telemetry.committed
+        )
+
+    def _open_jobs(self) -> None:
+        settings, choices = self.settings, self._choices
+        self.jobs = Jobs(self.store, lambda: self.book, self.ring, self.blobs, self._mint, self.now)
+        parts = Parts(
+            store=self.store,
+            upstreams=self.upstreams,
+            intake=Intake(self.blobs, self.studio, self.ring, self.telemetry, choices.crash),
+            lifetime=self.lifetime,
+            now=self.now,
+            chance=choices.chance,
+            attempt_seconds=settings.worker.attempt_seconds,
+            deadline_seconds=settings.worker.job_deadline_seconds,
+            crash=choices.crash,
+        )
+        self.worker = Worker(parts, self.telemetry, settings.worker.concurrency)
+        days = settings.retention
+        retention = Retention(days.jobs_days * DAY_MS, days.trail_days * DAY_MS)
+        self.sweeper = Sweeper(self.store, self.blobs, self.ring, self.telemetry, retention, self.lifetime)
+        self.authenticator = Authenticator(self._trusted(), now=self.now)
+        self.api = build_api(self._api_parts())
+
+    def _api_parts(self) -> ApiParts:
+        server = self.settings.server
+        return ApiParts(
+            jobs=self.jobs,
+            authenticator=self.authenticator,
+            keyring=self.ring,
+            links=Links(self.ring, self.public_url),
+            blobs=self.blobs,
+            telemetry=self.telemetry,
+            lifetime=self.lifetime,
+            ping=self.store.ping,
+            plan_of=self._plan_of,
+            public_url=self.public_url,
+            version=VERSION,
+            cors_origins=server.cors_origins,
+            trusted_proxies=server.trusted_proxies,
+            max_wait_seconds=server.max_wait_seconds,
+            dev=self._choices.dev,
+            extra=self._choices.extra,
+            coin=self._choices.coin,
+        )
+
+    def _trusted(self) -> list[Trusted]:
+        issuers = [trust(i, fetch=self._fetch_keys, now=self.now) for i in self.settings.auth.issuers]
+        return [*issuers, dev_issuer(self.settings.secret)] if self._choices.dev else issuers
+
+    def _rulebook(self) -> Rulebook:
+        """Return the policies in force. In dev every tenant has the plan `pro`."""
+        bundle = self._files.current()
+        if self._choices.dev and DEV_PLAN in bundle.plans:
+            bundle = replace(bundle, tenants={**bundle.tenants, "*": TenantRow(DEV_PLAN)})
+        return Rulebook.of(bundle, self.upstreams.offers())
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to work: check what must be there, claim jobs, sweep, look for changed policies."""
+        await self.blobs.check()
+        loop = asyncio.get_running_loop()
+        if self.settings.worker.concurrency:
+            self.worker.start()
+        self._background = [
+            loop.create_task(self.sweeper.run(), name="sweep"),
+            loop.create_task(self._reload(), name="policies"),
+        ]
+        self.telemetry.watch(Reading.IN_FLIGHT, lambda: len(self.worker))
+        self.lifetime.become_ready()
+
+    async def drain(self) -> None:
+        """Take no new work, let calls under way finish, give the rest back."""
+        self.lifetime.begin_drain()
+        await self.worker.drain(self.settings.worker.drain_seconds)
+
+    async def close(self) -> None:
+        """Let go of everything. After `drain`."""
+        self.lifetime.end()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.authenticator.close()
+        await self.outbound.close()
+        await self.store.close()
+        self.studio.close()
+
+    async def _reload(self) -> None:
+        """Swap the policies when their files change; a change with mistakes is told and not taken."""
+        while not await self.lifetime.pause(POLICY_SECONDS):
+            found = await self._files.poll()
+            if isinstance(found, list):
+                self.telemetry.alarm("policy_rejected", mistakes=len(found))
+            elif found is not None:
+                self.book = self._rulebook()
+                self.telemetry.event("policy", policy_version=self.book.version)
+
+    # -- small things others ask for ---------------------------------------------------------------
+
+    def public_url(self) -> str:
+        """Return the address links begin with."""
+        chosen = self._choices.public_url
+        return self.settings.server.address if chosen is None else chosen()
+
+    def _plan_of(self, caller: Caller) -> str | None:
+        row = self.book.bundle.tenant(caller.principal.tenant)
+        return caller.principal.plan or (None if row is None else row.plan)
+
+    def _mint(self) -> str:
+        return uuid7(self.now(), self._choices.coin(10))
+
+    def _ref(self) -> str:
+        return self._choices.coin(12).hex()
+
+    async def _fetch_keys(self, url: str) -> bytes | None:
+        request = WireRequest("GET", url, seconds=JWKS_SECONDS, max_bytes=JWKS_BYTES)
+        answer = await self.outbound.send(request)
+        return answer.body if isinstance(answer, WireResponse) and answer.status == 200 else None
+
+
+def chain_of(secret: tuple[Secret, ...]) -> Chain:
+    """Return the trail's keys: the first secret's seals, all verify."""
+    rings = [Keyring([each]) for each in secret]
+    return Chain({ring.key_id("audit"): ring.sign("audit", b"trail 1") for ring in rings})
+
+
+def _credential(adapter: Adapter, entry: ProviderSettings) -> Credential | None:
+    if entry.key is None:
+        return None
+    header, value = adapter.authorize(entry.key.reveal())
+    return open_credential(adapter.base_url, header, Secret(value), adapter.hosts)
+
+
+def _allowed(entries: tuple[str, ...]) -> Allowed:
+    allowed = read_allowed(entries)
+    if not isinstance(allowed, Allowed):
+        raise Refusal("outbound.allow: " + "; ".join(f"{flaw.pointer} {flaw.detail}" for flaw in allowed))
+    return allowed

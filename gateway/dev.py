@@ -1,0 +1,133 @@
+"""`safelight dev`: everything on this machine, nothing to set up.
+
+A data folder stands for the configuration: store, blobs and a secret made on first use. Keys are taken
+from the environment; the sandbox draws only where there is none. The page at `/` and its token are for
+this machine's own browser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.auth import mint_dev
+from gateway.secrets import Secret, load_or_create
+from gateway.settings import (
+    BlobsSettings,
+    ProviderSettings,
+    ServerSettings,
+    Settings,
+    StoreSettings,
+    WorkerSettings,
+)
+from gateway.web import HEADERS, Asset, assets, may_have_token
+from policies.model import Principal
+
+if TYPE_CHECKING:
+    from gateway.api.exchange import ASGIApp
+
+KEYS: Final[Mapping[str, str]] = {
+    "OPENAI_API_KEY": "openai",
+    "GPTIMAGE2_PLUS_API_KEY": "gptimage2_plus",
+    "GPTIMAGE2_API_KEY": "gptimage2_ai",
+}
+"""Environment variables, and the provider kind whose key they hold."""
+TENANT: Final = "demo"
+SUBJECT: Final = "you"
+TOKEN_SECONDS: Final = 12 * 3600
+PAGE_TOKEN_SECONDS: Final = 3600
+DRAIN_SECONDS: Final = 5
+
+Answer = tuple[int, tuple[tuple[str, str], ...], bytes]
+
+
+def settings_of(data: Path, environ: Mapping[str, str], host: str, port: int) -> Settings:
+    """Return the settings a data folder stands for. Makes the folder and its secret."""
+    data.mkdir(parents=True, exist_ok=True)
+    secret = load_or_create(data / "secret")
+    entries = {
+        kind: ProviderSettings(kind=kind, key=Secret(environ[name]))
+        for name, kind in KEYS.items()
+        if environ.get(name)
+    }
+    return Settings(
+        server=ServerSettings(host=host, port=port, grace_seconds=DRAIN_SECONDS),
+        worker=WorkerSettings(drain_seconds=DRAIN_SECONDS),
+        store=StoreSettings(url=f"sqlite:///{(data / 'safelight.db').absolute()}"),
+        blobs=BlobsSettings(url=f"file://{(data / 'blobs').absolute()}"),
+        providers=entries or {"sandbox": ProviderSettings(kind="sandbox")},
+        secret=(secret,),
+    )
+
+
+def token(secret: Secret, who: Principal, now_ms: int, seconds: int = TOKEN_SECONDS) -> str:
+    """Return a token of the dev issuer."""
+    return mint_dev(secret, who, ttl_seconds=seconds, now_ms=now_ms, jti=os.urandom(9).hex())
+
+
+def write_run(data: Path, url: str) -> None:
+    """Leave word of where this process answers, for commands that look for it."""
+    text = json.dumps({"pid": os.getpid(), "url": url})
+    fresh = data / f".run.{os.getpid()}"
+    fresh.write_text(text)
+    fresh.replace(data / "run.json")
+
+
+def read_run(data: Path) -> str | None:
+    """Return the URL of the process that runs on a data folder; None where none is alive."""
+    try:
+        run = json.loads((data / "run.json").read_text())
+        os.kill(int(run["pid"]), 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(run["url"])
+
+
+def pages(secret: Secret, now: Callable[[], int]) -> dict[str, ASGIApp]:
+    """Return the page's files and its token, as applications by path."""
+    found: dict[str, ASGIApp] = {path: _file(asset) for path, asset in assets().items()}
+    found["/dev/token"] = _token(secret, now)
+    return found
+
+
+def _file(asset: Asset) -> ASGIApp:
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        headers = (*HEADERS, ("content-type", asset.media_type), ("etag", asset.etag))
+        if _header(scope, b"if-none-match") == asset.etag:
+            await _send(send, (304, headers, b""))
+        else:
+            await _send(send, (200, headers, asset.body))
+
+    return app
+
+
+def _token(secret: Secret, now: Callable[[], int]) -> ASGIApp:
+    """Return the application that gives the page its token, and nobody else one."""
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        host, site = _header(scope, b"host") or "", _header(scope, b"sec-fetch-site")
+        headers = (("content-type", "application/json"), ("cache-control", "no-store"))
+        if not may_have_token(host, site):
+            await _send(send, (403, headers, b'{"error":"this token is for the page on this machine"}'))
+            return
+        text = token(secret, Principal(TENANT, SUBJECT), now(), PAGE_TOKEN_SECONDS)
+        body = {"token": text, "expires_at": now() + PAGE_TOKEN_SECONDS * 1000}
+        await _send(send, (200, headers, json.dumps(body).encode()))
+
+    return app
+
+
+def _header(scope: Any, name: bytes) -> str | None:
+    found = [value for key, value in scope["headers"] if key == name]
+    return found[0].decode("latin-1") if len(found) == 1 else None
+
+
+async def _send(send: Any, answer: Answer) -> None:
+    status, headers, body = answer
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    raw.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

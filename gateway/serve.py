@@ -1,0 +1,123 @@
+"""Listens: one process, one port, one loop. The only room that knows uvicorn and uvloop.
+
+Signals are ours, not the server's: the first SIGTERM or SIGINT begins the drain, a second one stops at
+once. While the worker drains, open requests are answered and streams told to reconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import uvicorn
+import uvloop
+
+from gateway.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from gateway.api.exchange import ASGIApp
+    from gateway.app import House
+
+BACKLOG: Final = 2048
+KEEP_ALIVE_SECONDS: Final = 75
+
+_T = TypeVar("_T")
+
+
+class _Server(uvicorn.Server):
+    """The server without its own signal handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever runs the process."""
+        yield
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run a program on the loop this project is measured on."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take the port, or refuse with a sentence."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Refusal(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+async def serve(house: House, listener: socket.socket, ready: Callable[[], Awaitable[None]]) -> None:
+    """Serve until a signal, then drain and close. `ready` is called once requests are answered."""
+    server = _server(house.api, house.settings.server.grace_seconds)
+    stop = _signals()
+    await house.start()
+    serving = asyncio.create_task(server.serve([listener]), name="serve")
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.005)  # noqa: ASYNC110 - the server has no event for it
+    gc.collect()
+    gc.freeze()
+    await ready()
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stop.clear()
+    draining = asyncio.create_task(_drain(house, server, serving), name="drain")
+    again = asyncio.create_task(stop.wait())
+    await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        server.force_exit = True
+        draining.cancel()
+    for task in (again, stopping):
+        task.cancel()
+    await asyncio.wait((draining, serving))
+    await house.close()
+    if not draining.cancelled():
+        draining.result()
+    serving.result()
+
+
+async def _drain(house: House, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    """Turn work away, finish what is under way, then stop listening."""
+    house.telemetry.event("drain", drain_seconds=house.settings.worker.drain_seconds)
+    house.lifetime.begin_drain()
+    server.should_exit = True
+    await asyncio.gather(house.drain(), serving)
+
+
+def _server(app: ASGIApp, grace_seconds: int) -> _Server:
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=grace_seconds,
+        backlog=BACKLOG,
+    )
+    return _Server(config)
+
+
+def _signals() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    return stop
