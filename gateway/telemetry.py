@@ -46,6 +46,8 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 SLOW: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 90.0, 120.0, 300.0, 900.0)
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+TEDIOUS: Final = frozenset({"request_id", "client", "bytes_in", "bytes_out", "tenant", "subject_ref"})
+"""Fields that a person at a terminal is spared as long as all goes well."""
 
 
 class Reading(enum.StrEnum):
@@ -314,7 +316,9 @@ class _Console:
         local = datetime.datetime.fromtimestamp(self._now() / 1000).astimezone()
         trace = said["fields"].pop("trace", ())
         head = {"at": local.strftime("%H:%M:%S"), "level": level, "event": said["event"]}
-        line = self._render(logger, level, head | said["fields"])
+        hidden = TEDIOUS if level in ("debug", "info") else ()
+        shown = {name: value for name, value in said["fields"].items() if name not in hidden}
+        line = self._render(logger, level, head | shown)
         return "".join([line, *(f"\n    {step}" for step in trace), "\n"]).encode()
 
 

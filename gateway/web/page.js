@@ -142,11 +142,13 @@ async function balance() {
 
 async function copy() {
   try {
-    await navigator.clipboard.writeText(command(await api.bearer()));
-    $("copied").textContent = "Copied.";
-  } catch {
+    const text = command(await api.bearer());
+    $("command").textContent = text;
     getSelection().selectAllChildren($("command"));
-    $("copied").textContent = "Press Ctrl + C to copy.";
+    const copied = await navigator.clipboard.writeText(text).then(() => true, () => false);
+    $("copied").textContent = copied ? "Copied." : "Press Ctrl + C to copy.";
+  } catch (problem) {
+    trouble(problem);
   }
 }
 

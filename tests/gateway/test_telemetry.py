@@ -269,3 +269,12 @@ def test_console_line_is_short() -> None:
     assert re.fullmatch(r"\d\d:\d\d:00 \[info +\] start +address=http://127.0.0.1:8080", start)
     assert "error=gateway.errors.StoreUnavailable" in bug
     assert trace.startswith("    gateway/test_telemetry.py:")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("error", True)])
+def test_console_spares_tedious_fields(*, level: Level, shown: bool) -> None:
+    """In a terminal ids and byte counts show only where something is wrong."""
+    told = Told(form="console")
+    told.telemetry.event("request", level=level, route="/v1/jobs", request_id="r1", bytes_in=7)
+    assert "/v1/jobs" in told.text
+    assert ("r1" in told.text, "bytes_in" in told.text) == (shown, shown)
