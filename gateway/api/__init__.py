@@ -11,10 +11,11 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from litestar import Litestar, asgi
-from litestar.handlers import HTTPRouteHandler
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
+from litestar.types import Receive, Scope, Send
 
 from gateway.api.account import AccountCalls
 from gateway.api.cors import Cors
@@ -72,7 +73,7 @@ class ApiParts:
     coin: Callable[[int], bytes] = os.urandom
 
 
-def build_api(parts: ApiParts) -> ASGIApp:
+def build_api(parts: ApiParts) -> Edge:
     """Return the application. Nothing is opened and nothing runs until it is served."""
     slots = StreamSlots()
     parts.telemetry.watch(Reading.STREAMS_OPEN, lambda: len(slots))
@@ -81,7 +82,7 @@ def build_api(parts: ApiParts) -> ASGIApp:
         parts.public_url,
         lambda: document(calls, version=parts.version, base_url=parts.public_url()),
     )
-    extra: list[Any] = [asgi(path, opt=PUBLIC, copy_scope=False)(app) for path, app in parts.extra.items()]
+    extra = [_mounted(path, app) for path, app in parts.extra.items()]
     gate = Gate(parts.authenticator, parts.jobs, ReadLimit())
     app = Litestar(
         [*calls, *pages.routes(), *extra],
@@ -108,6 +109,15 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
         *FileCalls(parts.blobs, parts.links, jobs.now).routes(),
         *HealthCalls(parts.lifetime, parts.ping, parts.telemetry).routes(),
     ]
+
+
+def _mounted(path: str, app: ASGIApp) -> ASGIRouteHandler:
+    """Return the public route of an application that looks after itself."""
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return asgi(path, name=path, opt=PUBLIC, copy_scope=False)(mounted)
 
 
 def _edge(parts: ApiParts) -> EdgeParts:

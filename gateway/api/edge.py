@@ -70,7 +70,7 @@ class Edge:
     """The application a server runs."""
 
     def __init__(self, app: ASGIApp, parts: EdgeParts) -> None:
-        self._app = app
+        self.app = app
         self._parts = parts
         self._version = (b"safelight-version", parts.version.encode())
         self._proxies = [ipaddress.ip_network(text) for text in parts.trusted_proxies]
@@ -82,7 +82,7 @@ class Edge:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = self._parts
@@ -111,12 +111,14 @@ class Edge:
         if method == "HEAD":
             exchange.head = True
             scope["method"] = "GET"
-        await self._app(scope, exchange.receive, exchange.send)
+        await self.app(scope, exchange.receive, exchange.send)
 
     async def _fail(self, exchange: Exchange, error: Exception) -> None:
         """Answer with a problem. An answer already begun is left half: the server cuts the connection."""
-        if isinstance(error, LitestarException) and exchange.begun and isinstance(error.__cause__, Exception):
-            error = error.__cause__
+        while (
+            exchange.begun and isinstance(error, LitestarException) and isinstance(error.__cause__, Exception)
+        ):
+            error = error.__cause__  # Litestar wraps what comes after an answer's begin, once a layer
         if isinstance(error, Vanished):
             exchange.status = CLOSED
             return

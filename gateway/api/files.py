@@ -50,10 +50,13 @@ class Blobs(Protocol):
 class FileCalls:
     """The route of images."""
 
-    def __init__(self, blobs: Blobs, links: Links, now: Callable[[], int]) -> None:
+    def __init__(
+        self, blobs: Blobs, links: Links, now: Callable[[], int], *, most: int = MOST_HASHES
+    ) -> None:
         self._blobs = blobs
         self._links = links
         self._now = now
+        self._most = most
         self._hashes: dict[str, str] = {}
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -96,7 +99,7 @@ class FileCalls:
 
     async def _hash(self, key: str, data: bytes) -> str:
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
-        if len(self._hashes) >= MOST_HASHES:
+        if len(self._hashes) >= self._most:
             del self._hashes[next(iter(self._hashes))]
         self._hashes[key] = digest
         return digest

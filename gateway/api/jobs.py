@@ -38,7 +38,6 @@ FILTERS: Final = ("state", "operation", "model", "subject", "created_after", "cr
 
 _PLAIN: Final = re.compile(r"[!#-~][!-~]*")
 _QUOTED: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')
-_NOBODY: Final = JobFilter(subject="")
 
 Handler = Request[Any, Any, Any]
 
@@ -279,7 +278,7 @@ def _filter(query: Query) -> JobFilter:
     return JobFilter(
         subject=query.one("subject"),
         states=frozenset(JobState(word) for word in query.among("state", JobState) if word in set(JobState)),
-        operation=next(iter(query.among("operation", ("generate", "edit"))), None),
+        operation=query.word("operation", ("generate", "edit")),
         model=query.one("model"),
         created_after=query.instant("created_after"),
         created_before=query.instant("created_before"),

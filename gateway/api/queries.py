@@ -91,6 +91,11 @@ class Query:
                 self.refuse(name, f"must be one of {listed(known)}{nearest(value, known)}")
         return frozenset(self.many(name))
 
+    def word(self, name: str, words: Iterable[str]) -> str | None:
+        """Return the value of a parameter that is one of these words."""
+        self.among(name, words)
+        return self.one(name)
+
     def whole(self, name: str, low: int, high: int) -> int | None:
         """Return a whole number within bounds."""
         text = self.one(name)
