@@ -9,6 +9,7 @@ other; what is spelled otherwise names nothing.
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from typing import Final
 
@@ -25,6 +26,7 @@ _SHOWN: Final = re.compile(rb"job_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
+@functools.lru_cache(maxsize=4096)
 def shown(uuid: str) -> str:
     """Return the client's spelling of a UUID's text."""
     number = bytes.fromhex(uuid.replace("-", ""))

@@ -10,7 +10,6 @@ import datetime
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import msgspec
 from litestar import get
 from litestar.connection import Request
 from litestar.handlers import HTTPRouteHandler
@@ -23,7 +22,8 @@ from gateway.api.queries import Query
 from gateway.api.views import Time, time_text
 from policies import quota
 from policies.access import Action
-from policies.model import Account, Format, Operation, Quality, Usage
+from policies.menu import LimitsOffer, ModelOffer, SizeOffer
+from policies.model import Account, Background, Format, Operation, Quality, Usage
 from policies.quota import HOUR_MS
 
 if TYPE_CHECKING:
@@ -100,34 +100,20 @@ class AccountView(Struct, frozen=True):
     month: MonthView
 
 
-class SizeView(Struct, frozen=True):
-    """One size a model has, its ratio, and its class."""
-
-    size: str
-    ratio: str
-    tier: str
-
-
-class ModelLimits(Struct, frozen=True):
-    """What one job of the caller may ask of a model: images, code points of prompt."""
-
-    count: int
-    prompt: int
-
-
 class ModelView(Struct, frozen=True):
-    """A model, by the alias it is asked for. `prices` are credits an image: by quality, then by tier."""
+    """A model, by the alias it is asked for. `prices` are credits an image of the first size, the default."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: Literal["safelight"]
     operations: tuple[Operation, ...]
-    sizes: tuple[SizeView, ...]
+    sizes: tuple[SizeOffer, ...]
     qualities: tuple[Quality, ...]
     formats: tuple[Format, ...]
-    prices: dict[str, dict[str, int]]
-    limits: ModelLimits
+    backgrounds: tuple[Background, ...]
+    prices: dict[Quality, int]
+    limits: LimitsOffer
 
 
 class ModelList(Struct, frozen=True):
@@ -181,9 +167,24 @@ class AccountCalls:
         """
         exchange = exchange_of(request.scope)
         Query(request.scope).close()
-        rows = [msgspec.to_builtins(row) for row in await self._jobs.models(exchange.who)]
-        shown = [{"object": "model", "owned_by": "safelight", **row} for row in rows]
-        return json_answer({"object": "list", "data": shown})
+        offers = await self._jobs.models(exchange.who)
+        return json_answer(ModelList("list", tuple(_model(offer) for offer in offers)))
+
+
+def _model(offer: ModelOffer) -> ModelView:
+    return ModelView(
+        id=offer.id,
+        object="model",
+        created=offer.created,
+        owned_by="safelight",
+        operations=offer.operations,
+        sizes=offer.sizes,
+        qualities=offer.qualities,
+        formats=offer.formats,
+        backgrounds=offer.backgrounds,
+        prices=offer.prices,
+        limits=offer.limits,
+    )
 
 
 def limits_view(usage: Usage, who: Caller, now: int) -> LimitsView:

@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.blobs import STEP_MS, Links
 from policies import ids
-from policies.model import Background, Format, InputRef, Job, JobState, Operation, Output, Quality
+from policies.model import Background, Format, InputRef, Job, JobState, Operation, Output, Quality, Shortfall
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """UTC, with milliseconds and `Z`."""
@@ -38,14 +38,6 @@ class OutputView(Struct, frozen=True):
     seed: str | None
     variants: dict[str, Url]
     expires_at: Time
-
-
-class ShortfallView(Struct, frozen=True):
-    """One image asked for and not delivered, and the credits that came back for it."""
-
-    index: int
-    code: str
-    refunded: int
 
 
 class JobErrorView(Struct, frozen=True):
@@ -111,7 +103,7 @@ class JobView(Struct, frozen=True):
     final_prompt: str | None
     adjustments: tuple[str, ...]
     outputs: tuple[OutputView, ...]
-    shortfall: tuple[ShortfallView, ...]
+    shortfall: tuple[Shortfall, ...]
     error: JobErrorView | None
     cost: CostView
     queue: QueueView | None
@@ -155,46 +147,51 @@ class Views:
 
     def job(self, job: Job, now: int, position: int | None = None) -> JobView:
         """Return the view of a job; its links are those of this instant."""
-        asked = job.request
-        address = self.address(job.id)
         return JobView(
-            id=address[-30:],
+            id=ids.shown(job.id),
             state=job.state,
             ended=job.state.ended,
             version=job.version,
             subject=job.subject,
             policy_version=job.policy_version,
-            prompt=asked.prompt,
-            operation=asked.operation,
+            prompt=job.request.prompt,
+            operation=job.request.operation,
             size=job.size,
             aspect_ratio=job.aspect_ratio,
-            quality=asked.quality,
-            count=asked.count,
-            inputs=asked.inputs,
-            mask=asked.mask,
-            style=asked.style,
-            lighting=asked.lighting,
-            camera=asked.camera,
-            negative=asked.negative,
-            seed=asked.seed,
-            format=asked.format,
-            background=asked.background,
+            quality=job.request.quality,
+            count=job.request.count,
+            inputs=job.request.inputs,
+            mask=job.request.mask,
+            style=job.request.style,
+            lighting=job.request.lighting,
+            camera=job.request.camera,
+            negative=job.request.negative,
+            seed=job.request.seed,
+            format=job.request.format,
+            background=job.request.background,
             model=job.model,
-            metadata=asked.metadata,
-            on_unsupported=asked.on_unsupported,
+            metadata=job.request.metadata,
+            on_unsupported=job.request.on_unsupported,
             final_prompt=job.final_prompt if job.show_final_prompt else None,
             adjustments=job.adjustments,
-            outputs=tuple([self._output(output, now) for output in job.outputs]),
-            shortfall=tuple([ShortfallView(s.index, s.code, s.refunded) for s in job.shortfall]),
+            outputs=self._outputs(job, now),
+            shortfall=job.shortfall,
             error=_error(job),
             cost=CostView(job.quoted, job.held, job.charged, job.refunded),
-            queue=None if position is None or job.state is not JobState.QUEUED else QueueView(position),
+            queue=None if position is None else QueueView(position),
             cancel_requested_at=_time(job.cancel_requested_at),
             created_at=time_text(job.created_at),
             started_at=_time(job.started_at),
             ended_at=_time(job.ended_at),
-            links=JobLinks(address, address + "/events"),
+            links=self._links_of(job.id),
         )
+
+    def _links_of(self, job: str) -> JobLinks:
+        address = self.address(job)
+        return JobLinks(address, address + "/events")
+
+    def _outputs(self, job: Job, now: int) -> tuple[OutputView, ...]:
+        return tuple([self._output(output, now) for output in job.outputs]) if job.outputs else ()
 
     def _output(self, output: Output, now: int) -> OutputView:
         return OutputView(

@@ -5,7 +5,7 @@ Tests put jobs in with `put` and say what the next submit or quote answers. Limi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from gateway.store.bell import Bell, LocalWatch
 from gateway.store.contract import Found, JobFilter, Page
 from policies import quota
 from policies.bundle import PerLevel, Plan
+from policies.menu import ModelOffer
 from policies.model import Account, Job, JobRequest, JobState, Principal, Usage
 
 NOON = 1_795_176_000_000
@@ -51,7 +52,7 @@ class FakeJobs:
         self.asked: list[tuple[str, Any]] = []
         self.quoted = Quoted(allowed=True, price=10, model="standard", size="1024x1024")
         self.records: list[Record] = []
-        self.rows: list[dict[str, Any]] = []
+        self.rows: tuple[ModelOffer, ...] = ()
         self.raising: Exception | None = None
         self.meanwhile: Callable[[], object] | None = None
         self.missing: frozenset[str] = frozenset()
@@ -170,7 +171,7 @@ class FakeJobs:
         self._may_raise()
         return self.figures
 
-    async def models(self, who: Caller) -> Sequence[dict[str, Any]]:
+    async def models(self, who: Caller) -> tuple[ModelOffer, ...]:
         """Return what the test put there."""
         return self.rows
 

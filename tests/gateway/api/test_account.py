@@ -9,10 +9,12 @@ from gateway.api.limits import credits_field, rate_fields, seconds_up
 from gateway.api.queries import instant_of
 from gateway.api.views import time_text
 from policies import quota
+from policies.menu import LimitsOffer, ModelOffer, SizeOffer
 from policies.model import Account, Usage, Window
 from tests.fakes.jobs import NOON, PLAN
 from tests.gateway.api.conftest import Site
 
+LIMITS = LimitsOffer(4, 1000)
 TERMS = quota.terms(PLAN, PLAN)
 
 
@@ -70,16 +72,25 @@ async def test_own_budget_is_shown(site: Site) -> None:
 
 async def test_models_are_openai_superset(site: Site) -> None:
     """The list is of the form OpenAI's clients read, with what is ours beside it."""
-    site.jobs.rows = [{"id": "standard", "created": 5, "prices": {"low": {"1K": 1}}}]
+    size = SizeOffer("1024x1024", "1:1", "1K", {"low": 1})
+    site.jobs.rows = (
+        ModelOffer("standard", 5, ("generate",), (size,), ("low",), ("png",), ("auto",), {"low": 1}, LIMITS),
+    )
     assert (await site.get("/v1/models")).json == {
         "object": "list",
         "data": [
             {
-                "object": "model",
-                "owned_by": "safelight",
                 "id": "standard",
+                "object": "model",
                 "created": 5,
-                "prices": {"low": {"1K": 1}},
+                "owned_by": "safelight",
+                "operations": ["generate"],
+                "sizes": [{"size": "1024x1024", "ratio": "1:1", "tier": "1K", "prices": {"low": 1}}],
+                "qualities": ["low"],
+                "formats": ["png"],
+                "backgrounds": ["auto"],
+                "prices": {"low": 1},
+                "limits": {"count": 4, "prompt": 1000},
             }
         ],
     }

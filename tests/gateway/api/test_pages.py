@@ -117,7 +117,7 @@ async def test_requests_alone_are_closed(document: dict[str, Any]) -> None:
     assert {"JobView", "ProblemView", "AccountView"} <= set(schemas)
 
 
-async def test_references_resolve(document: dict[str, Any]) -> None:
+async def test_document_references_resolve(document: dict[str, Any]) -> None:
     """Whatever the document refers to is in it."""
     found = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
     assert found <= set(document["components"]["schemas"])

@@ -71,7 +71,7 @@ async def test_trail_filters_are_read(site: Site) -> None:
 
 @pytest.mark.parametrize(("query", "place"), [("job=x", "job"), ("actoin=a", "actoin")])
 async def test_bad_trail_filter_is_placed(site: Site, query: str, place: str) -> None:
-    """A filter that cannot be read is refused with its place."""
+    """The trail refuses a filter it cannot read, and says which."""
     answer = await site.ask("GET", f"/v1/audit?{query}", site.admin)
     assert answer.json["errors"][0]["pointer"] == f"/query/{place}"
 
