@@ -62,12 +62,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def serve(house: House, listener: socket.socket, ready: Callable[[], Awaitable[None]]) -> None:
     """Serve until a signal, then drain and close. `ready` is called once requests are answered."""
-    server = _server(house.api, house.settings.server.grace_seconds)
+    server = server_of(house.api, house.settings.server.grace_seconds)
     stop = _signals()
     await house.start()
     serving = asyncio.create_task(server.serve([listener]), name="serve")
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.005)  # noqa: ASYNC110 - the server has no event for it
+    while not server.started and not serving.done():  # noqa: ASYNC110 - the server has no event for it
+        await asyncio.sleep(0.005)
     gc.collect()
     gc.freeze()
     await ready()
@@ -97,7 +97,8 @@ async def _drain(house: House, server: uvicorn.Server, serving: asyncio.Task[Non
     await asyncio.gather(house.drain(), serving)
 
 
-def _server(app: ASGIApp, grace_seconds: int) -> _Server:
+def server_of(app: ASGIApp, grace_seconds: int) -> uvicorn.Server:
+    """Return the server of an application, to be run on a listener by its `serve`."""
     config = uvicorn.Config(
         app,
         http="httptools",

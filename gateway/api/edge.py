@@ -110,7 +110,7 @@ class Edge:
             return
         if method == "HEAD":
             exchange.head = True
-            scope["method"] = "GET"
+            exchange.scope = scope = {**scope, "method": "GET"}  # the server's own says HEAD: it counts bytes
         await self.app(scope, exchange.receive, exchange.send)
 
     async def _fail(self, exchange: Exchange, error: Exception) -> None:
