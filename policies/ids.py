@@ -17,8 +17,10 @@ PREFIX: Final = "job_"
 
 _CROCKFORD: Final = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RFC_4648: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_PYTHON: Final = b"0123456789abcdefghijklmnopqrstuv"
+"""Three alphabets of the same digits: as ULIDs write them, as `base64` makes them, as `int` reads them."""
 _OUT: Final = bytes.maketrans(_RFC_4648, _CROCKFORD)
-_IN: Final = bytes.maketrans(_CROCKFORD, _RFC_4648)
+_IN: Final = bytes.maketrans(_CROCKFORD, _PYTHON)
 _LEAD: Final = bytes(4)
 """20 bytes are 32 characters; 16 of them after four zeros end in the 26 that count."""
 
@@ -40,5 +42,5 @@ def parse(text: str) -> str | None:
     data = text.encode("utf-8", "replace")
     if not _SHOWN.fullmatch(data):
         return None
-    plain = base64.b32decode(b"AAAAAA" + data[4:].translate(_IN))[4:].hex()
+    plain = f"{int(data[4:].translate(_IN), 32):032x}"
     return f"{plain[:8]}-{plain[8:12]}-{plain[12:16]}-{plain[16:20]}-{plain[20:]}"
