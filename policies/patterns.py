@@ -9,7 +9,9 @@ IDA). The parse tree is the standard library's own.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Iterator
 from itertools import product
 from typing import Any, Final
 
@@ -25,6 +27,8 @@ UNBOUNDED: Final = 1_000
 UNROLLED: Final = 3
 """A repeat of at most so many rounds is written out; more are a loop."""
 POSITIONS: Final = 600
+STEPS: Final = 2_000_000
+"""How far a pattern is looked into: about half a second."""
 
 _COMPLEX: Final = (
     "can be read in more than one way each round, as `(a+)+` can: time doubles with every letter"
@@ -51,11 +55,24 @@ class _Automaton:
         self.takes: list[int] = []
         self.follow: list[set[int]] = []
         self.weight: list[int] = []
+        self._steps = STEPS
         self._state = tree.state
         self._masks: dict[str, int] = {}
         letters = {chr(i) for i in range(128)} | set(pattern) | set("é€ǆ中٣\u00a0\u2003😀\x85")
         self._alphabet = sorted(letters | {c.swapcase() for c in letters if len(c.swapcase()) == 1})
         self.whole = self.sequence(tree)
+
+    def walk(self, *follows: set[int]) -> Iterator[tuple[int, ...]]:
+        """Yield where walkers can go together, each in its own choice of places, by the same letter."""
+        for after in product(*follows):
+            self._steps -= 1
+            if self._steps < 0:
+                raise _Unsafe("is too intricate to be judged: split it")
+            shared = self.takes[after[0]]
+            for i in after[1:]:
+                shared &= self.takes[i]
+            if shared:
+                yield after
 
     def sequence(self, nodes: Any) -> _Part:
         """Join pieces one after another."""
@@ -175,27 +192,16 @@ def _loops(follow: list[set[int]]) -> tuple[list[int], list[frozenset[int]]]:
 
 def _is_exponential(auto: _Automaton, loop: frozenset[int]) -> bool:
     """Whether one text leads around a loop in two ways: two walkers part, and meet again."""
-    back: dict[tuple[int, int], set[tuple[int, int]]] = {}
-    todo = [(i, i) for i in loop]
+    todo: list[tuple[int, ...]] = [(i, i) for i in loop]
     seen = set(todo)
     while todo:
-        pair = todo.pop()
-        for after in product(auto.follow[pair[0]] & loop, auto.follow[pair[1]] & loop):
-            if auto.takes[after[0]] & auto.takes[after[1]]:
-                back.setdefault(after, set()).add(pair)
-                if after not in seen:
-                    seen.add(after)
-                    todo.append(after)
-    # Backwards from where both stand together: a pair that stands apart closes the circle.
-    todo = [(i, i) for i in loop]
-    met = set(todo)
-    while todo:
-        for before in back.get(todo.pop(), ()):
-            if before[0] != before[1]:
+        a, b = todo.pop()
+        for after in auto.walk(auto.follow[a] & loop, auto.follow[b] & loop):
+            if a != b and after[0] == after[1]:
                 return True
-            if before not in met:
-                met.add(before)
-                todo.append(before)
+            if after not in seen:
+                seen.add(after)
+                todo.append(after)
     return False
 
 
@@ -208,17 +214,14 @@ def _meets(
     auto: _Automaton, reach: list[int], p: int, q: int, one: frozenset[int], two: frozenset[int]
 ) -> bool:
     """Walk three at once, `p` to `p`, `p` to `q`, `q` to `q`, all by the same text."""
-    todo = [(p, p, q)]
+    todo: list[tuple[int, ...]] = [(p, p, q)]
     seen = set(todo)
     while todo:
         a, b, c = todo.pop()
-        for after in product(auto.follow[a] & one, auto.follow[b], auto.follow[c] & two):
-            x, y, z = after
-            if after in seen or not auto.takes[x] & auto.takes[y] & auto.takes[z]:
-                continue
+        for after in auto.walk(auto.follow[a] & one, auto.follow[b], auto.follow[c] & two):
             if after == (p, q, q):
                 return True
-            if y == q or reach[y] >> q & 1:
+            if after not in seen and reach[after[1]] >> q & 1:
                 seen.add(after)
                 todo.append(after)
     return False
@@ -228,6 +231,7 @@ def _most_ways(auto: _Automaton, reach: list[int], loops: list[frozenset[int]]) 
     """Return the most readings that a chain of loops sharing a text makes."""
     later = {one: [two for two in loops if two != one and _is_shared(auto, reach, one, two)] for one in loops}
 
+    @functools.cache
     def ways(loop: frozenset[int]) -> int:
         here = max(auto.weight[i] for i in loop)
         return here * max((ways(other) for other in later[loop]), default=1)
@@ -243,16 +247,21 @@ def unsafe(pattern: str) -> str | None:
     try:
         re.compile(f"(?:{pattern})", re.IGNORECASE)  # as a part of one expression with the others
         tree = _parser.parse(pattern, re.IGNORECASE)
-    except (re.error, OverflowError, RecursionError) as error:
+        if tree.state.groupdict:
+            return "names a group, which nothing asks for"
+        if tree.getwidth()[0] == 0:
+            return "matches the empty text, and so every prompt"
+        return _judge(_Automaton(tree, pattern))
+    except (re.error, OverflowError) as error:
         return f"does not compile: {error}"
-    if tree.state.groupdict:
-        return "names a group, which nothing asks for"
-    if tree.getwidth()[0] == 0:
-        return "matches the empty text, and so every prompt"
-    try:
-        auto = _Automaton(tree, pattern)
+    except RecursionError:
+        return "is nested too deeply"
     except _Unsafe as reason:
         return str(reason)
+
+
+def _judge(auto: _Automaton) -> str | None:
+    """Say why one text has too many ways through; None where it has not."""
     reach, loops = _loops(auto.follow)
     if any(_is_exponential(auto, loop) for loop in loops):
         return _COMPLEX

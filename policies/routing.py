@@ -225,10 +225,12 @@ def _unfit(field: str, able: Callable[[Way, Ask], bool], ways: tuple[Way, ...], 
         return _unsupported("prompt", f"The prompt with its hints is over the {most} characters that fit.")
     if field == "seed":
         return _unsupported("seed", f"No configured provider of {ask.alias} takes a seed. Leave it out.")
+    choice: Iterable[str]
     if field == "size":
-        value = ask.row.size
-        choice = [row.size for row in ask.model.sizes if any(way.draws(row) for way in ways)]
-        field = "aspect_ratio" if ask.request.aspect_ratio else "size"
+        rows = [row for row in ask.model.sizes if any(way.draws(row) for way in ways)]
+        field, value, choice = "size", ask.row.size, [row.size for row in rows]
+        if ask.request.aspect_ratio is not None:
+            field, value, choice = "aspect_ratio", ask.row.ratio, dict.fromkeys(row.ratio for row in rows)
     else:
         value = getattr(ask.request, field)
         choice = [
@@ -311,8 +313,14 @@ class Router:
             tuple([way.step for way in found.ways]),
             split(request.count, min([way.can.max_count for way in found.ways])),
             found.request,
-            found.adjustments,
+            self._style_notes(request.style) + found.adjustments,
         )
+
+    def _style_notes(self, style: str | None) -> tuple[str, ...]:
+        """Return what a caller is told of a style that nobody wrote words for."""
+        if style is None or style in self._bundle.styles:
+            return ()
+        return (f"style: {style} is not one of ours, its name was sent as words",)
 
 
 def _no_size(alias: str, model: Model, request: JobRequest) -> Deny:
