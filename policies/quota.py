@@ -252,6 +252,11 @@ def settle(usage: Usage, job: Job, charged: int, cost: Money | None = None) -> P
 
 
 def grant(usage: Usage, now: int, credits_: int, level: Literal["tenant", "user"]) -> Posted:
-    """Give credits to a level. A user without a budget of their own gets one."""
-    entry = Entry(kind="grant", month=month_of(now), level=level, granted=credits_)
+    """Give credits to a level. A user without a budget of their own gets one.
+
+    What such a user drew on the tenant before is granted along, so that all of `credits_` is available.
+    """
+    first = level == "user" and usage.user.granted is None
+    drawn = usage.user.charged + usage.user.held if first else 0
+    entry = Entry(kind="grant", month=month_of(now), level=level, granted=credits_ + drawn)
     return Posted(post(usage, entry), (entry,))

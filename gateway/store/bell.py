@@ -56,6 +56,8 @@ class Bell:
 
     def __init__(self) -> None:
         self._watches: defaultdict[_Scope, set[LocalWatch]] = defaultdict(set)
+        self.rings = 0
+        """How many changes were told: what was read before the last one may be old."""
 
     def watch(self, tenant: str, subject: str | None, job: str | None) -> LocalWatch:
         """Subscribe. The narrowest name given decides."""
@@ -66,6 +68,7 @@ class Bell:
 
     def ring(self, tenant: str, subject: str, job: str) -> None:
         """Tell every watch that covers the job."""
+        self.rings += 1
         for scope in ((tenant, "job", job), (tenant, "subject", subject), (tenant, "", "")):
             for watch in tuple(self._watches.get(scope, ())):
                 watch.add(job)

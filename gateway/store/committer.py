@@ -100,10 +100,26 @@ class Committer:
                     return
         except Fault as raised:
             fault = raised
+        except Exception as bug:  # noqa: BLE001 - told to the calls it belongs to, below
+            await self._single_out([move for move in batch if not move.done.done()], bug)
+            return
         except BaseException:
             self._give_up(batch, StoreUnavailable("the committer stopped"))
             raise
         self._give_up(left, fault)
+
+    async def _single_out(self, moves: list[TenantMove | AttemptMove], bug: Exception) -> None:
+        """Fail the one call that cannot be written and commit the others, after a batch that broke.
+
+        What broke wrote nothing: a commit is whole or not at all, and what was applied has its answer.
+        """
+        for move in moves:
+            self._kept.pop(move.tenant, None)
+        if len(moves) == 1:
+            moves[0].done.set_exception(bug)
+            return
+        for move in moves:
+            await self._settle([move])
 
     def _give_up(self, moves: list[TenantMove | AttemptMove], fault: Fault) -> None:
         """Fail moves and forget what was known of their tenants."""
@@ -139,6 +155,8 @@ class Committer:
                 scene.users[subject] = None
             for job in want.jobs - loaded.jobs.keys():
                 scene.jobs[job] = None
+            for key in want.keys - loaded.keys.keys():
+                scene.keys[key] = None
 
     async def _round(
         self, scenes: dict[str, Scene], left: list[TenantMove | AttemptMove]
@@ -178,6 +196,7 @@ class Committer:
             except Missing as missing:
                 want.subjects |= {missing.subject} if missing.subject is not None else set()
                 want.jobs |= {missing.job} if missing.job is not None else set()
+                want.keys |= {missing.key} if missing.key is not None else set()
                 late.append(move)
             except Exception as bug:  # noqa: BLE001 - one call's bug is that call's answer, not its batch's
                 move.done.set_exception(bug)
@@ -190,13 +209,14 @@ class Committer:
             return []
         began = time.perf_counter()
         outcomes = await self._backend.commit([each.change for each in pending])
-        self._observe(sum(len(each.answers) for each in pending), time.perf_counter() - began)
+        took = time.perf_counter() - began
         again: list[TenantMove | AttemptMove] = []
         for each, outcome in zip(pending, outcomes, strict=True):
             if isinstance(outcome, Applied):
                 self._applied(scenes, each)
             else:
                 again += _refused(scenes, each, outcome.loaded, outcome.fenced)
+        self._observe(sum(len(each.answers) for each in pending), took)
         return again
 
     def _applied(self, scenes: dict[str, Scene], each: _Pending) -> None:
@@ -237,7 +257,11 @@ class _Pending:
 
 
 def _attempted(move: AttemptMove, now: int) -> list[_Pending]:
-    change = move.attempt(now)
+    try:
+        change = move.attempt(now)
+    except Exception as bug:  # noqa: BLE001 - as in a fold: one call's bug is that call's answer
+        move.done.set_exception(bug)
+        return []
     if isinstance(change, Stale):
         move.done.set_result(change)
         return []
@@ -247,7 +271,10 @@ def _attempted(move: AttemptMove, now: int) -> list[_Pending]:
 def _refused(
     scenes: dict[str, Scene], each: _Pending, loaded: Loaded, fenced: frozenset[str]
 ) -> list[TenantMove | AttemptMove]:
-    """Learn the state as it is; return the moves to fold again from it."""
+    """Learn the state as it is; return the moves to fold again from it.
+
+    Whatever was known of the tenant and is not in the refusal may be as old as its version was.
+    """
     if each.change.expect is None:
         (move, _answer) = each.answers[0]
         job = loaded.jobs.get(move.claim.job.id)
@@ -257,8 +284,10 @@ def _refused(
         move.job = job
         return [move]
     scene = scenes[each.change.tenant]
+    scene.users, scene.jobs = dict.fromkeys(each.change.users), {}
+    scene.keys = dict.fromkeys(each.change.keys)
     _learn(scene, loaded)
-    scene.fenced |= fenced
+    scene.fenced |= {(put.job.id, put.fence or 0) for put in each.change.puts if put.job.id in fenced}
     return [move for move, _answer in each.answers]
 
 

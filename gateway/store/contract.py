@@ -287,7 +287,7 @@ class Store(Protocol):
         ...
 
     async def ledger(self, tenant: str, after: int = 0, limit: int = 1000) -> Sequence[LedgerRow]:
-        """Return ledger entries of versions above `after`, in order."""
+        """Return ledger entries of versions above `after`, in order: about `limit`, whole versions."""
         ...
 
     async def append_audit(self, tenant: str, subject: str, record: Record) -> None:

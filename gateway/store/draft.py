@@ -36,23 +36,27 @@ Mint = Callable[[], str]
 class Missing(Exception):  # noqa: N818 - from fold to engine, never seen outside
     """The fold needs something that was not loaded. Raised before anything is written."""
 
-    def __init__(self, *, subject: str | None = None, job: str | None = None) -> None:
-        super().__init__(subject, job)
+    def __init__(
+        self, *, subject: str | None = None, job: str | None = None, key: tuple[str, str] | None = None
+    ) -> None:
+        super().__init__(subject, job, key)
         self.subject = subject
         self.job = job
+        self.key = key
 
 
 class Scene(Struct):
     """What is known of a tenant before a fold. None stands for what is known to be absent.
 
-    A key that is not here is taken for free: the commit proves it.
+    A key that is not here is taken for free where it is to be bound: the commit proves it. `fenced` are
+    leases known to be lost, as job and fence.
     """
 
     state: TenantState
     users: dict[str, UserState | None]
     jobs: dict[str, Job | None]
-    keys: dict[tuple[str, str], KeyRow]
-    fenced: set[str]
+    keys: dict[tuple[str, str], KeyRow | None]
+    fenced: set[tuple[str, int]]
 
 
 class Draft:
@@ -91,10 +95,10 @@ class Draft:
 
     def job(self, job: str, claimed: Job | None = None) -> Job | None:
         """Return a job as it is in this draft; one not loaded is taken as `claimed`, if that is given."""
-        if job in self._puts:
-            return self._puts[job].job
         if job in self._drops:
             return None
+        if job in self._puts:
+            return self._puts[job].job
         if job not in self.scene.jobs and claimed is None:
             raise Missing(job=job)
         return self.scene.jobs.get(job, claimed)
@@ -102,6 +106,15 @@ class Draft:
     def key(self, subject: str, key: str) -> KeyRow | None:
         """Return what a key is bound to in this draft."""
         return self._keys.get((subject, key)) or self.scene.keys.get((subject, key))
+
+    def need_key(self, subject: str, key: str) -> None:
+        """Insist on knowing whether a key is bound: an answer that binds nothing does not prove it."""
+        if (subject, key) not in self.scene.keys:
+            raise Missing(key=(subject, key))
+
+    def made(self, job: str) -> Job | None:
+        """Return a job of this id if one is known to be there, without loading any."""
+        return self._puts[job].job if job in self._puts else self.scene.jobs.get(job)
 
     def bind(self, subject: str, key: str, row: KeyRow) -> None:
         """Bind a key that is free."""
@@ -133,8 +146,9 @@ class Draft:
         self.wrote = True
 
     def drop(self, job: Job) -> None:
-        """Remove a stored job."""
-        self._drops[job.id] = JobDrop(job.id, job.version)
+        """Remove a stored job, also one that this draft has just ended."""
+        before = self._puts.get(job.id)
+        self._drops[job.id] = JobDrop(job.id, before.expect if before else job.version)
         self.wrote = True
 
     def say(self, subject: str | None, record: Record) -> None:

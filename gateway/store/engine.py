@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
-from gateway.store.backend import Anchor, Backend, TenantState, Want
+from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, TenantState, Want
 from gateway.store.bell import Bell
 from gateway.store.committer import Committer, Observe
 from gateway.store.contract import (
@@ -82,7 +82,7 @@ class Engine:
         self._committer = Committer(backend, chain, self._bell, mint, observe)
         self._send = self._committer.send
         self._due = asyncio.Event()
-        self._tick: dict[tuple[str, str], Job | None] = {}
+        self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
 
     # -- verbs that change something -----------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class Engine:
             move = AnchorMove(tenant, Anchor(last.version, last.at, last.head, seal))
             await self._send(move)
             links += await self.backend.cut(tenant, last.version)
-        keys = await self.backend.drop_keys(now - retention.keys_ms, budget)
+        keys = await self.backend.drop_keys(now - max(retention.keys_ms, KEYS_KEPT_MS), budget)
         jobs = tuple(job for job in dropped if isinstance(job, Job))
         return Swept(jobs, keys, links, more=len(expired.jobs) >= budget or keys >= budget or links >= budget)
 
@@ -214,10 +214,10 @@ class Engine:
 
     async def work_due(self, seconds: float) -> None:
         """Return when there may be something to claim, or when the time ran out."""
+        self._due.clear()
         due = await self.backend.next_due()
         if due is not None:
             seconds = min(seconds, max(0.0, (due - self.backend.clock()) / 1000))
-        self._due.clear()
         try:
             async with asyncio.timeout(seconds):
                 await self._due.wait()
@@ -266,14 +266,19 @@ class Engine:
 
     async def close(self) -> None:
         """Write what was accepted, then let go."""
-        await self._committer.close()
-        await self.backend.close()
+        try:
+            await self._committer.close()
+        finally:
+            await self.backend.close()
 
     async def _read(self, tenant: str, job: str) -> Job | None:
-        """Read a job once a tick, however many wait for it."""
-        name = (tenant, job)
-        if name not in self._tick:
-            if not self._tick:
-                asyncio.get_running_loop().call_soon(self._tick.clear)
-            self._tick[name] = await self.backend.get(tenant, job)
-        return self._tick.get(name)
+        """Read a job once a tick, however many wait for it; a read begun before a change is not shared."""
+        name, rings = (tenant, job), self._bell.rings
+        kept = self._tick.get(name)
+        if kept is not None and kept[0] == rings:
+            return kept[1]
+        found = await self.backend.get(tenant, job)
+        if not self._tick:
+            asyncio.get_running_loop().call_soon(self._tick.clear)
+        self._tick[name] = (rings, found)
+        return found

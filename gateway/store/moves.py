@@ -87,15 +87,20 @@ class SubmitMove(_Move):
         self._record = record
 
     def fold(self, draft: Draft) -> object:
-        """Answer from the key if it is bound, else from the rule."""
+        """Answer from the key if it is bound, else from the rule. A job that is there is not made again."""
         subject = self.job.subject
         if self.key is not None:
             bound = draft.key(subject, self.key.text)
             if bound is not None and draft.now - bound.at < KEYS_KEPT_MS:
                 return self._replay(draft, bound, self.key)
         usage = draft.usage(subject)
+        made = draft.made(self.job.id)
+        if made is not None:
+            return Submitted(made, usage)
         answer = self._decide(usage, draft.now)
         if isinstance(answer, Deny):
+            if self.key is not None:
+                draft.need_key(subject, self.key.text)
             draft.say(subject, _denied(self._record, answer))
             return Denied(answer, usage)
         job = lifecycle.accepted(self.job, draft.now, draft.user(subject).ref, answer.hold)
@@ -200,9 +205,13 @@ class RecordMove(_Move):
     def fold(self, draft: Draft) -> object:
         """End the job as it is now; only a lost lease or an ended job is final."""
         job = draft.job(self.claim.job.id, self.claim.job)
-        if job is None or job.state.ended or job.id in draft.scene.fenced:
+        if job is None or job.state.ended or (job.id, self.claim.fence) in draft.scene.fenced:
             return Stale(job)
-        ended = self._end(job, draft.now)
+        try:
+            ended = self._end(job, draft.now)
+        except Exception:
+            draft.job(job.id)  # what was claimed may be old: ask for the job as it is, and decide again
+            raise
         posted = quota.settle(draft.usage(job.subject), ended, ended.charged, ended.provider_cost)
         draft.put(ended, expect=job.version, due="drop", fence=self.claim.fence)
         draft.post(job.subject, posted.usage, posted.entries, job.policy_version)

@@ -39,18 +39,22 @@ POSITION: Final = (
     "SELECT count(*) FROM jobs WHERE tenant = ? AND ended IS NULL AND state = 'queued'"
     " AND n < (SELECT n FROM jobs WHERE tenant = ? AND id = ?)"
 )
-TURNS: Final = "SELECT tenant, weight FROM turns WHERE at <= ? ORDER BY at LIMIT ?"
-TURN_TO: Final = "UPDATE turns SET at = ? WHERE tenant = ?"
+TURNS: Final = "SELECT tenant, weight FROM turns WHERE at <= ? ORDER BY at, served LIMIT ?"
+TURN_TO: Final = "UPDATE turns SET at = ?, served = ? WHERE tenant = ?"
 SOONER: Final = "UPDATE turns SET at = min(at, ?) WHERE tenant = ?"
 DUE: Final = (
     "SELECT d, fence FROM queue JOIN jobs USING (tenant, id)"
     " WHERE tenant = ? AND kind = 'job' AND due <= ? ORDER BY due LIMIT ?"
 )
 NEXT_DUE: Final = "SELECT min(due) FROM queue WHERE tenant = ?"
-LEDGER: Final = (
+_ENTRIES: Final = (
     "SELECT v, i, subject_ref, job, kind, level, granted, held, charged, flight, month,"
-    " cost_micros, cost_currency, policy_version, at"
-    " FROM ledger WHERE tenant = ? AND v > ? ORDER BY v, i LIMIT ?"
+    " cost_micros, cost_currency, policy_version, at FROM ledger WHERE tenant = ?"
+)
+WHOLE_LEDGER: Final = f"{_ENTRIES} ORDER BY v, i"
+LEDGER: Final = (  # whole versions: a reader continues above the last one it got
+    f"{_ENTRIES} AND v > ? AND v <= coalesce((SELECT v FROM ledger WHERE tenant = ? AND v > ?"  # noqa: S608 - constants only
+    " ORDER BY v, i LIMIT 1 OFFSET ?), 9e15) ORDER BY v, i"
 )
 LINKS_UP: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v > ? ORDER BY v LIMIT ?"
 LINKS_DOWN: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v < ? ORDER BY v DESC LIMIT ?"

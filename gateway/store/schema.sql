@@ -61,10 +61,11 @@ CREATE INDEX queue_due ON queue (tenant, due);
 
 CREATE TABLE turns (                  -- which tenant is served next
     tenant TEXT PRIMARY KEY,
-    at     INTEGER NOT NULL,
+    at     INTEGER NOT NULL,          -- when it may be: its next due job, or when it was served last
+    served INTEGER NOT NULL DEFAULT 0, -- breaks ties: who was served last comes last
     weight INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX turns_at ON turns (at);
+CREATE INDEX turns_at ON turns (at, served);
 
 CREATE TABLE ledger (
     tenant         TEXT NOT NULL,

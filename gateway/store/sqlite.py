@@ -57,10 +57,15 @@ class SqliteBackend:
     ) -> None:
         self.clock = clock
         self._crash = crash
+        self._served = 0
         self._lock = None if read_only else _lock(path)
-        self._reader = _open(path, write=not read_only)
-        _check_schema(self._reader, path, create=not read_only)
-        self._writer = self._reader if read_only else _open(path, write=True)
+        try:
+            self._reader = _open(path, write=not read_only)
+            _check_schema(self._reader, path, create=not read_only)
+            self._writer = self._reader if read_only else _open(path, write=True)
+        except Refusal:
+            self._unlock()
+            raise
         if not read_only:
             _reclaim(self._writer, clock())
         self._reader.pragma("query_only", True)
@@ -117,7 +122,7 @@ class SqliteBackend:
     async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
         """Return ledger rows above a version, in order."""
         with _faults():
-            found = _all(self._reader, rows.LEDGER, (tenant, after, limit))
+            found = _all(self._reader, rows.LEDGER, (tenant, after, tenant, after, limit - 1))
         return [rows.ledger_row(row) for row in found]
 
     async def links(self, tenant: str, before: int | None, limit: int, *, up: bool) -> list[TrailLink]:
@@ -179,6 +184,9 @@ class SqliteBackend:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.close)
         self._thread.shutdown()
         self._reader.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -193,7 +201,6 @@ class SqliteBackend:
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
                     result = work()
-                    self._crash("held")
                     self._writer.execute("COMMIT")
                 except BaseException:
                     if self._writer.in_transaction:
@@ -202,9 +209,10 @@ class SqliteBackend:
                 return result
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, transact)
+            writing = asyncio.get_running_loop().run_in_executor(self._thread, transact)
         except RuntimeError as closed:  # the pool takes no work after close
             raise StoreUnavailable("the store is closed") from closed
+        return await writing
 
     def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
         self._writer.execute(sql, values)
@@ -224,6 +232,8 @@ class SqliteBackend:
             rows.insert(self._writer, sql, values)
         for sql, values in rows.updates(good):
             self._writer.executemany(sql, values)
+        if any(put.expect == 0 for change in good for put in change.puts):
+            self._crash("held")
         return [
             Applied() if verdict is None else Refused(_load(self._writer, _touched(change)), verdict)
             for change, verdict in zip(changes, fenced, strict=True)
@@ -264,25 +274,30 @@ class SqliteBackend:
 
     def _claim(self, n: int, now: int, until: int) -> list[Claim]:
         claims: list[Claim] = []
-        bound = now
         while len(claims) < n:
-            turns = _all(self._writer, rows.TURNS, (bound, TURN_TENANTS))
-            before = len(claims)
+            turns = _all(self._writer, rows.TURNS, (now, TURN_TENANTS))
             for tenant, weight in turns:
-                claims += self._serve(tenant, min(weight, n - len(claims)), now, until)
-                next_due = _one(self._writer, rows.NEXT_DUE, (tenant,))
-                if next_due is None:
-                    self._writer.execute("DELETE FROM turns WHERE tenant = ?", (tenant,))
-                else:
-                    self._writer.execute(rows.TURN_TO, (max(bound + 1, next_due), tenant))
-            if len(claims) == before:
+                served = self._serve(tenant, min(max(weight, 1), n - len(claims)), now, until)
+                claims += served
+                self._turn(tenant, now if served else now + 1)
+                if len(claims) == n:
+                    break  # those behind keep their place
+            if not turns:
                 break
-            bound += 1
         return claims
+
+    def _turn(self, tenant: str, earliest: int) -> None:
+        """Send a tenant behind those that wait; it comes again when its next job is due."""
+        next_due = _one(self._writer, rows.NEXT_DUE, (tenant,))
+        if next_due is None:
+            self._writer.execute("DELETE FROM turns WHERE tenant = ?", (tenant,))
+            return
+        self._served += 1
+        self._writer.execute(rows.TURN_TO, (max(earliest, next_due), self._served, tenant))
 
     def _serve(self, tenant: str, n: int, now: int, until: int) -> list[Claim]:
         """Lease up to `n` due jobs of a tenant, oldest due first."""
-        found = _all(self._writer, rows.DUE, (tenant, now, n)) if n > 0 else []
+        found = _all(self._writer, rows.DUE, (tenant, now, n))
         claims = [Claim(decode_job(text), fence + 1) for text, fence in found]
         self._writer.executemany(
             "UPDATE queue SET due = ?, fence = ? WHERE tenant = ? AND kind = 'job' AND id = ?",
@@ -312,8 +327,9 @@ class _faults:  # noqa: N801 - reads as a statement
 
 
 def _lock(path: Path) -> int:
-    """Take the file for this process, or refuse to start."""
+    """Take the file for this process, by whatever name, or refuse to start."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve()
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -346,6 +362,8 @@ def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> N
     """Make the tables of a new file; refuse a file of a later Safelight."""
     try:
         version = int(connection.pragma("user_version"))
+        if version == 0 and _one(connection, "SELECT count(*) FROM sqlite_schema"):
+            raise Refusal(f"{path} is not a Safelight store: it is another program's data base.")
         if version == 0 and create:
             text = resources.files("gateway.store").joinpath("schema.sql").read_text()
             with connection:
@@ -365,7 +383,7 @@ def _reclaim(connection: apsw.Connection, now: int) -> None:
     """Make every open job due and every lease stale: the process that held them is gone, by the lock."""
     with connection:
         connection.execute("UPDATE queue SET due = min(due, ?), fence = fence + 1", (now,))
-        connection.execute("UPDATE turns SET at = min(at, ?)", (now,))
+        connection.execute("UPDATE turns SET at = min(at, ?), served = 0", (now,))
 
 
 def _touched(change: Change) -> Want:
@@ -374,7 +392,7 @@ def _touched(change: Change) -> Want:
         change.tenant,
         state=change.expect is not None,
         subjects=set(change.users),
-        jobs={put.job.id for put in change.puts if put.expect} | {drop.job for drop in change.drops},
+        jobs={put.job.id for put in change.puts} | {drop.job for drop in change.drops},
         keys=set(change.keys),
     )
 
@@ -419,7 +437,7 @@ def _examine(connection: apsw.Connection, tenant: str) -> Examined:
     return Examined(
         state=rows.tenant_state(row) if row else TenantState(),
         users=users,
-        ledger=tuple(rows.ledger_row(each) for each in _all(connection, rows.LEDGER, (tenant, 0, -1))),
+        ledger=tuple(rows.ledger_row(each) for each in _all(connection, rows.WHOLE_LEDGER, (tenant,))),
         jobs=tuple(decode_job(text) for (text,) in _all(connection, rows.ALL_JOBS, (tenant,))),
         queued=frozenset(
             job for (job,) in _all(connection, "SELECT id FROM queue WHERE tenant = ?", (tenant,))
