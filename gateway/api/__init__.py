@@ -50,7 +50,7 @@ class ApiParts:
     `public_url` returns the address links begin with, mount prefix included, no slash at its end. `ping`
     raises a fault when the store takes no write. `plan_of` names a caller's plan. `extra` maps a path to
     an ASGI application that is public and looks after itself (the dev page). `max_wait_seconds` is the
-    longest a `?wait=` is held.
+    longest a `?wait=` is held, `body_seconds` how long a body may take to arrive.
     """
 
     jobs: Jobs
@@ -67,6 +67,7 @@ class ApiParts:
     cors_origins: Sequence[str] = ()
     trusted_proxies: Sequence[str] = ()
     max_wait_seconds: float = 25.0
+    body_seconds: float = 20.0
     dev: bool = False
     extra: Mapping[str, ASGIApp] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
@@ -102,7 +103,9 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
     cursors = Cursors(parts.keyring)
     jobs = parts.jobs
     return [
-        *JobCalls(jobs, views, cursors, parts.lifetime, seconds=parts.max_wait_seconds).routes(),
+        *JobCalls(
+            jobs, views, cursors, parts.lifetime, parts.telemetry, seconds=parts.max_wait_seconds
+        ).routes(),
         *StreamCalls(jobs, views, parts.lifetime, slots).routes(),
         *AccountCalls(jobs, parts.plan_of).routes(),
         *TrailCalls(jobs, cursors).routes(),
@@ -130,5 +133,6 @@ def _edge(parts: ApiParts) -> EdgeParts:
         now=parts.jobs.now,
         clock=parts.clock,
         coin=parts.coin,
+        body_seconds=parts.body_seconds,
         trusted_proxies=parts.trusted_proxies,
     )

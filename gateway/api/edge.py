@@ -19,6 +19,7 @@ from gateway.api.cors import Cors, is_preflight
 from gateway.api.exchange import KEY, Answer, Exchange, Vanished
 from gateway.api.limits import rate_fields
 from gateway.errors import Fault, Problem
+from policies.model import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -37,6 +38,7 @@ SINGLE: Final = frozenset({b"host", b"authorization", b"content-length", b"conte
 CLOSED: Final = 499
 """What is logged as the status of a request whose client left. Nobody receives it."""
 
+_REASONS: Final[frozenset[str]] = frozenset(Reason)
 _PRINTABLE: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 
 _DEFAULTS: Final = (
@@ -61,8 +63,8 @@ class EdgeParts:
     now: Callable[[], int]
     clock: Callable[[], float]
     coin: Callable[[int], bytes]
+    body_seconds: float
     body_cap: int = 2**20
-    body_seconds: float = 20.0
     trusted_proxies: Sequence[str] = ()
 
 
@@ -161,6 +163,8 @@ class Edge:
 
     def _tell(self, exchange: Exchange, method: str, seconds: float) -> None:
         caller = exchange.caller
+        if caller is not None and exchange.code in _REASONS:
+            self._parts.telemetry.denied(exchange.code)
         self._parts.telemetry.request(
             route=route_of(exchange),
             method=method,

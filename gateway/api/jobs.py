@@ -30,6 +30,7 @@ from policies.model import EXACT, Flaw, Job, JobRequest, JobState
 
 if TYPE_CHECKING:
     from gateway.jobs import Jobs
+    from gateway.telemetry import Telemetry
 
 POLL: Final = (b"retry-after", b"1")
 """How soon an open job is worth another look, for those who poll."""
@@ -69,12 +70,20 @@ class JobCalls:
     """The routes of jobs. `seconds` is the longest a `?wait=` is held."""
 
     def __init__(
-        self, jobs: Jobs, views: Views, cursors: Cursors, lifetime: Lifetime, *, seconds: float
+        self,
+        jobs: Jobs,
+        views: Views,
+        cursors: Cursors,
+        lifetime: Lifetime,
+        telemetry: Telemetry,
+        *,
+        seconds: float,
     ) -> None:
         self._jobs = jobs
         self._views = views
         self._cursors = cursors
         self._lifetime = lifetime
+        self._telemetry = telemetry
         self._seconds = seconds
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -105,6 +114,8 @@ class JobCalls:
         headers = [(b"location", self._views.address(accepted.job.id).encode())]
         if accepted.replayed:
             headers.append((b"idempotent-replayed", b"true"))
+        else:
+            self._telemetry.held(accepted.job.hold.amount)
         return await self._shown(exchange, accepted.job, 202, headers)
 
     async def get(self, request: Handler) -> Answer:

@@ -127,6 +127,7 @@ def _complete(operation: dict[str, Any], base_url: str) -> dict[str, Any]:
     parameters = [*operation.get("parameters", ()), *(_parameter(one) for one in call.parameters)]
     done: dict[str, Any] = {
         "operationId": name,
+        "tags": [_tag(name)],
         "summary": summary.rstrip("."),
         "description": rest.strip() or summary,
         "responses": {str(status): _answer(kind) for status, kind in call.answers.items()},
@@ -142,6 +143,13 @@ def _complete(operation: dict[str, Any], base_url: str) -> dict[str, Any]:
     if "unauthenticated" in call.problems:
         done["security"] = [{"bearer": []}]
     return done
+
+
+def _tag(name: str) -> str:
+    """Return the group a call is shown in."""
+    if name.startswith("get") and name.endswith(("ness", "Metrics")):
+        return "Operations"
+    return "Jobs" if "Job" in name or name == "getFile" else "Account"
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:

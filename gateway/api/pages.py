@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import html
+import re
 import string
 from collections.abc import Callable
 from importlib.resources import files
@@ -50,6 +51,7 @@ VIEWING: Final = (
 """The viewer sets styles on its elements; it has no inline script."""
 
 SAMPLE_ID: Final = "01932c07-209e-7d3a-8f4e-5b6c7d8e9fa0"
+SAMPLE_WAIT_MS: Final = 12_000
 
 
 class PageCalls:
@@ -107,12 +109,18 @@ class PageCalls:
             "again": again,
             "example": msgspec.json.format(encode(example(code, self._public_url()))).decode(),
         }
-        return self._problem.substitute({name: html.escape(value) for name, value in values.items()})
+        return self._problem.substitute({name: _marked(value) for name, value in values.items()})
+
+
+def _marked(text: str) -> str:
+    """Return a text as HTML; what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def example(code: str, base_url: str) -> Any:
     """Return what a client may be sent for a code."""
-    return view(Problem(code), base_url, SAMPLE_ID)
+    wait = SAMPLE_WAIT_MS if CATALOGUE[code].kind == "limit" else None
+    return view(Problem(code, retry_after_ms=wait), base_url, SAMPLE_ID)
 
 
 def _read(folder: Traversable, names: tuple[str, ...]) -> dict[str, bytes]:

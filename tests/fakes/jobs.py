@@ -18,7 +18,7 @@ from gateway.store.contract import Found, JobFilter, Page
 from policies import quota
 from policies.bundle import PerLevel, Plan
 from policies.menu import ModelOffer
-from policies.model import Account, Job, JobRequest, JobState, Principal, Usage
+from policies.model import Account, Hold, Job, JobRequest, JobState, Principal, Usage
 
 NOON = 1_795_176_000_000
 """The time of these tests: a five-minute mark."""
@@ -49,6 +49,7 @@ class FakeJobs:
         self.bell = Bell()
         self.figures = Usage(Account(granted=100, month="2026-11"), Account(granted=None, month="2026-11"))
         self.keys: dict[str, str] = {}
+        self.hold = Hold(0, "")
         self.asked: list[tuple[str, Any]] = []
         self.quoted = Quoted(allowed=True, price=10, model="standard", size="1024x1024")
         self.records: list[Record] = []
@@ -103,7 +104,7 @@ class FakeJobs:
         self.asked.append(("submit", (request, key)))
         if key in self.keys:
             return Accepted(self.jobs[self.keys[key]], self.figures, replayed=True)
-        job = self.put(len(self.jobs) + 1, request=request, subject=who.principal.subject)
+        job = self.put(len(self.jobs) + 1, request=request, subject=who.principal.subject, hold=self.hold)
         if key is not None:
             self.keys[key] = job.id
         return Accepted(job, self.figures)

@@ -108,6 +108,13 @@ async def test_body_may_come_in_pieces(site: Site) -> None:
     assert answer.status == 202
 
 
+async def test_slow_body_times_out(tmp_path: Path) -> None:
+    """A body that does not arrive in time is a 408, and its connection is free again."""
+    site = Site(tmp_path, body_seconds=0.01)
+    answer = await site.open("POST", "/v1/jobs", [site.bearer(), JSON], [BODY[:5], None]).done()
+    assert (answer.status, answer.json["code"]) == (408, "request_timeout")
+
+
 async def test_client_that_leaves_is_counted(site: Site) -> None:
     """A client that goes away in the middle of its body gets no answer and is no bug."""
     opened = site.open("POST", "/v1/jobs", [site.bearer(), JSON], [BODY[:5], None])

@@ -24,6 +24,7 @@ async def test_every_code_has_page(site: Site, code: str) -> None:
     assert f"<code>{code}</code>" in page
     assert str(CATALOGUE[code].status) in page
     assert "$" not in page
+    assert "`" not in page
 
 
 async def test_pages_have_strict_policy(site: Site) -> None:
@@ -105,6 +106,7 @@ async def test_document_is_described(document: dict[str, Any]) -> None:
     for operation in operations(document):
         assert operation["summary"]
         assert operation["description"]
+        assert operation["tags"]
         assert any(status.startswith("2") for status in operation["responses"])
     assert document["servers"] == [{"url": URL}]
 
