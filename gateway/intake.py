@@ -94,7 +94,8 @@ class Intake:
         renewed, tries = False, 0
         while True:
             tries += 1
-            reading = await run.parts.upstreams.ask(entry, request, Phase.FETCH, task, run.job)
+            asking = run.parts.upstreams.ask(entry, run.bounded(request), Phase.FETCH, task, run.job)
+            reading = await asking
             if isinstance(reading, Finished):
                 return reading.images[0].data
             failed = reading if isinstance(reading, Failed) else Failed(Failure.MALFORMED)
@@ -107,7 +108,7 @@ class Intake:
             verdict = retry.after(_trouble(run, failed, tries))
             if not isinstance(verdict, Again):
                 return None
-            await run.pause(verdict.after_ms)
+            await run.rest(verdict.after_ms)
 
 
 def _trouble(run: Run, failed: Failed, tries: int) -> Trouble:

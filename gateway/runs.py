@@ -8,13 +8,15 @@ run goes on from what is written: nothing of it lives in memory alone but the ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.audit import Record
 from gateway.crash import Hook, nowhere
+from gateway.errors import Fault
 from gateway.slots import Slot
 from gateway.store.contract import Begun, Claim, Stale
 from policies import lifecycle
@@ -25,9 +27,15 @@ if TYPE_CHECKING:
     from gateway.lifetime import Lifetime
     from gateway.store.contract import Store
     from gateway.upstreams import Upstreams
+    from gateway.wire import WireRequest
 
 End = Callable[[Job, int], Job]
-CANCEL_WATCH_SECONDS = 3600.0
+CANCEL_WATCH_SECONDS: Final = 3600.0
+INSIST_TRIES: Final = 5
+INSIST_MS: Final = 1_000
+"""How often, and how far apart, what an upstream was paid for is told to a store that does not answer."""
+
+T = TypeVar("T")
 
 
 class Parted(Exception):  # noqa: N818 - ends a run without an end of its job
@@ -83,7 +91,11 @@ class Run:
         """Return when the job's owner asks for its end: closing its sockets is all an upstream is told."""
         job = self.job
         while True:
-            found = await self.parts.store.wait_job(job.tenant, job.id, job.version, CANCEL_WATCH_SECONDS)
+            try:
+                found = await self.parts.store.wait_job(job.tenant, job.id, job.version, CANCEL_WATCH_SECONDS)
+            except Fault:  # a read that fails ends no call that is paid for
+                await self.rest(INSIST_MS)
+                continue
             if found is None or found.state.ended:
                 raise Parted
             if found.cancel_requested_at is not None:
@@ -111,7 +123,8 @@ class Run:
 
     async def _record(self, end: End) -> Job | None:
         claim = Claim(self.job, self._fence)
-        answer = await self.parts.store.record(claim, end, Record(action="job.end"))
+        record = Record(action="job.end")
+        answer = await self._insist(lambda: self.parts.store.record(claim, end, record))
         return None if isinstance(answer, Stale) else answer.job
 
     # -- what slots ask of their run -----------------------------------------------------------------
@@ -130,7 +143,7 @@ class Run:
         """Write down what is known of an attempt."""
         async with self._writing:
             claim = Claim(self.job, self._fence)
-            self._took(await self.parts.store.note_attempt(claim, attempt))
+            self._took(await self._insist(lambda: self.parts.store.note_attempt(claim, attempt)))
 
     async def close(self, attempt: Attempt) -> None:
         """Take a slot's end. Where there are other slots it is written down at once, else with the record."""
@@ -144,10 +157,28 @@ class Run:
         if await self.parts.lifetime.pause(after_ms / 1000):
             raise Parted(after_ms)
 
+    async def rest(self, after_ms: int) -> None:
+        """Wait, through a stop too: what was paid for is not left behind."""
+        if await self.parts.lifetime.pause(after_ms / 1000):
+            await asyncio.sleep(after_ms / 1000)
+
+    def bounded(self, request: WireRequest) -> WireRequest:
+        """Return a request that takes no longer than any call may."""
+        return replace(request, seconds=min(request.seconds, self.parts.attempt_seconds))
+
     def check_stop(self) -> None:
         """Part where the process stops: it begins nothing."""
         if self.parts.lifetime.draining:
             raise Parted(0)
+
+    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what came of a paid call, again if the store does not answer: a repeat changes nothing."""
+        for _ in range(INSIST_TRIES - 1):
+            try:
+                return await write()
+            except Fault:
+                await self.rest(INSIST_MS)
+        return await write()
 
     def _took(self, answer: Begun | Stale) -> None:
         if isinstance(answer, Stale):

@@ -44,6 +44,9 @@ class Slot:
         self._route = run.job.route
         self._step = 0
         self._tries = 0
+        self._limited = 0
+        self._doubt = False
+        """Whether a send of the attempt under way may have been taken without our hearing of it."""
         self._attempt = Attempt(slot, -1, 0, 0, open=False)
         """The attempt under way; before the first one, a stand-in that was never sent."""
 
@@ -51,8 +54,9 @@ class Slot:
         """Bring the slot to its end and hand it to the run."""
         attempts = [attempt for attempt in self._run.job.attempts if attempt.slot == self._slot]
         if attempts and attempts[-1].done:
-            return None
-        reading: Reading | None = await (self._resume(attempts[-1]) if attempts else self._start(0))
+            return
+        self._run.check_stop()
+        reading = await (self._resume(attempts[-1]) if attempts else self._start(0))
         while reading is not None:
             match reading:
                 case Running():
@@ -60,13 +64,15 @@ class Slot:
                 case Failed():
                     reading = await self._after(reading)
                 case Refused(stage):
-                    return await self._close("upstream_refused", stage)
+                    await self._close("upstream_refused", stage)
+                    return
                 case Finished(images, cost):
-                    return await self._deliver(images, cost)
+                    await self._deliver(images, cost)
+                    return
 
     # -- attempts ----------------------------------------------------------------------------------
 
-    async def _resume(self, attempt: Attempt) -> Reading:
+    async def _resume(self, attempt: Attempt) -> Reading | None:
         """Go on from what is written of an attempt begun before."""
         self._attempt, self._step = attempt, attempt.step
         known = self._route[attempt.step].entry in self._p.upstreams
@@ -75,29 +81,32 @@ class Slot:
         if known and attempt.upstream_id is not None and attempt.next is not None:
             return Running(attempt.upstream_id, wire.load(attempt.next), 0)
         if known and attempt.sent_key is not None:
+            self._doubt = True
             return await self._send()
         self._attempt = replace(attempt, sent_key=None, upstream_id=None)
         return Failed(Failure.UNKNOWN)
 
-    async def _start(self, step: int) -> Reading:
-        """Write the next attempt down, then send it."""
+    async def _start(self, step: int) -> Reading | None:
+        """Write the next attempt down, then send it; None where it is too late to begin one."""
         self._run.check_stop()
         chosen = await self._choose(step)
+        if self._run.left_ms() <= 0:
+            await self._close("deadline_exceeded", "upstream")
+            return None
         if chosen is None:
             self._step = len(self._route) - 1
             return Failed(Failure.INVALID)
         if chosen != self._step:
             self._tries = 0
-        self._step = chosen
+        self._step, self._doubt = chosen, False
         entry = self._route[chosen].entry
-        limit = min(self._p.attempt_seconds, max(1.0, self._run.left_ms() / 1000))
         idempotent = self._p.upstreams.adapter(entry).capabilities.idempotent
         began = time.monotonic()
         self._attempt = Attempt(
             slot=self._slot,
             n=self._attempt.n + 1,
             step=chosen,
-            deadline_at=self._p.now() + int(limit * 1000),
+            deadline_at=self._p.now() + int(self._limit() * 1000),
             sent_key=self._key() if idempotent else None,
         )
         await self._run.begin(self._attempt)
@@ -114,7 +123,7 @@ class Slot:
                 if self._p.upstreams.healthy(self._route[at].entry):
                     return at
             if self._run.left_ms() <= 0:
-                return steps[0]
+                return None
             await self._run.pause(ALL_SICK_MS)
         return None
 
@@ -147,9 +156,10 @@ class Slot:
             )
             await self._run.note(self._attempt)
         wait = max(POLL_LEAST_MS, running.after_ms) if running.after_ms else 0
-        if wait >= self._run.left_ms():
+        if wait and wait >= self._run.left_ms():
             return Failed(Failure.RATE_LIMITED, retry_after_ms=wait)
-        await self._run.pause(wait)
+        if wait:
+            await self._run.pause(wait)
         return await self._ask()
 
     async def _ask(self) -> Reading:
@@ -157,7 +167,8 @@ class Slot:
         if self._attempt.next is None:
             return Failed(Failure.UNKNOWN)
         route = self._route[self._attempt.step]
-        request, task = wire.load(self._attempt.next), self._task(route)
+        request = self._run.bounded(wire.load(self._attempt.next))
+        task = replace(self._task(route), upstream_id=self._attempt.upstream_id)
         reading = await self._p.upstreams.ask(route.entry, request, Phase.POLL, task, self._run.job)
         self._tries = self._tries + 1 if isinstance(reading, Failed) else 0
         return reading
@@ -165,39 +176,47 @@ class Slot:
     async def _after(self, failed: Failed) -> Reading | None:
         """Do what the table says about a failure; None where the slot has ended."""
         polling = self._attempt.upstream_id is not None
-        verdict = retry.after(
-            Trouble(
-                phase=Phase.POLL if polling else Phase.SUBMIT,
-                kind=failed.kind,
-                tries=max(1, self._tries),
-                more=self._step + 1 < len(self._route),
-                left_ms=self._run.left_ms(),
-                idempotent=self._attempt.sent_key is not None,
-                retry_after_ms=failed.retry_after_ms,
-                chance=self._p.chance(),
-            )
-        )
-        match verdict:
+        limited = failed.kind is Failure.RATE_LIMITED and not polling
+        self._doubt |= failed.kind is Failure.UNKNOWN
+        match retry.after(self._trouble(failed, polling=polling, limited=limited)):
             case Stop(code, flag):
                 await self._close(code, "upstream", flag)
                 return None
             case Next():
+                await self._shut()
                 return await self._start(self._step + 1)
-            case Again(after_ms, resend):
-                return await self._again(after_ms, polling=polling, resend=resend)
+            case Again(after_ms) if polling:
+                await self._run.pause(after_ms)
+                return await self._ask()
+            case Again(after_ms, resend=True):
+                await self._run.pause(after_ms)
+                return await self._send()
+            case Again(after_ms):
+                await self._shut()
+                await self._run.pause(after_ms)
+                self._limited += limited
+                return await self._start(0 if limited else self._step)
 
-    async def _again(self, after_ms: int, *, polling: bool, resend: bool) -> Reading:
-        """Ask once more. After a wait for the last of a route, its first entry is first again."""
-        if not polling and not resend:
+    def _trouble(self, failed: Failed, *, polling: bool, limited: bool) -> Trouble:
+        """Say where a failure leaves the slot. Patience is asked for only where no other is healthy."""
+        later = [s.entry for s in self._route[self._step + 1 :] if s.entry in self._p.upstreams]
+        return Trouble(
+            phase=Phase.POLL if polling else Phase.SUBMIT,
+            kind=failed.kind,
+            tries=self._limited + 1 if limited else max(1, self._tries),
+            more=any(map(self._p.upstreams.healthy, later)) if limited else bool(later),
+            left_ms=self._run.left_ms(),
+            idempotent=self._attempt.sent_key is not None,
+            doubt=self._doubt,
+            retry_after_ms=failed.retry_after_ms,
+            chance=self._p.chance(),
+        )
+
+    async def _shut(self) -> None:
+        """Write down that the attempt under way came to nothing, before anything can part the run from it."""
+        if self._attempt.open:
             self._attempt = replace(self._attempt, open=False)
             await self._run.note(self._attempt)
-        await self._run.pause(after_ms)
-        if polling:
-            return await self._ask()
-        if resend:
-            return await self._send()
-        around = len(self._route) > 1 and self._step + 1 == len(self._route)
-        return await self._start(0 if around else self._step)
 
     # -- ends --------------------------------------------------------------------------------------
 
@@ -240,6 +259,10 @@ class Slot:
         """Return the name of this slot's paid work: the same for every attempt at it."""
         return f"{self._run.job.id}-{self._slot}"
 
+    def _limit(self) -> float:
+        """Return the seconds a call that makes images may take from now."""
+        return min(self._p.attempt_seconds, max(1.0, self._run.left_ms() / 1000))
+
     def _fetch_task(self) -> tuple[str, Task]:
         route = self._route[self._attempt.step]
         return route.entry, self._task(route)
@@ -267,5 +290,5 @@ class Slot:
             camera=words.camera if "camera" in native else None,
             negative=words.negative if "negative" in native else None,
             user=job.subject_ref,
-            limit_seconds=self._p.attempt_seconds,
+            limit_seconds=self._limit(),
         )

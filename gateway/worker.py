@@ -7,6 +7,7 @@ back to the queue, paid calls under way get their time.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 from gateway.blobs import folder, places
@@ -34,10 +35,18 @@ SWEEP_SECONDS: Final = 60.0
 class Worker:
     """Runs up to `concurrency` jobs at once."""
 
-    def __init__(self, parts: Parts, telemetry: Telemetry, concurrency: int) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        telemetry: Telemetry,
+        concurrency: int,
+        *,
+        renew_seconds: float = RENEW_SECONDS,
+    ) -> None:
         self._parts = parts
         self._telemetry = telemetry
         self._concurrency = concurrency
+        self._renew_seconds = renew_seconds
         self._running: dict[asyncio.Task[None], Claim] = {}
         self._freed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,13 +79,20 @@ class Worker:
         await asyncio.wait(self._tasks)
 
     async def _claim(self) -> None:
-        lifetime = self._parts.lifetime
-        while not lifetime.draining:
-            try:
-                await self._claim_once()
-            except Fault as fault:
-                self._telemetry.event("fault", level="warning", code=fault.code, kind="claim")
-                await lifetime.pause(FAULT_SECONDS)
+        while not self._parts.lifetime.draining:
+            await self._try("claim", self._claim_once)
+
+    async def _try(self, kind: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Do one step of a loop that must not end: trouble is told, and the next step comes after a pause."""
+        try:
+            await step()
+        except Fault as fault:
+            self._telemetry.event("fault", level="warning", code=fault.code, kind=kind)
+        except Exception as bug:  # noqa: BLE001 - a worker that stops unseen is worse; the bug is told
+            self._telemetry.bug(bug, kind=kind)
+        else:
+            return
+        await self._parts.lifetime.pause(FAULT_SECONDS)
 
     async def _claim_once(self) -> None:
         """Take what fits; wait where there is no room or no work."""
@@ -96,7 +112,9 @@ class Worker:
         news = self._due() if look else self._freed.wait()
         waits = [loop.create_task(self._parts.lifetime.stopping.wait()), loop.create_task(news)]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
         finally:
             for wait in waits:
                 wait.cancel()
@@ -152,18 +170,18 @@ class Worker:
             self._telemetry.alarm(job.operator_flag, job=job.id)
 
     async def _renew(self) -> None:
-        """Renew all leases at a third of their time; a run whose lease is lost is cut."""
+        """Renew all leases at a third of their time."""
         while True:
-            await asyncio.sleep(RENEW_SECONDS)  # leases are held to the end of a drain: no early wake
-            claims = dict(self._running)
-            try:
-                lost = await self._parts.store.renew(list(claims.values()), LEASE_MS)
-            except Fault as fault:
-                self._telemetry.event("fault", level="warning", code=fault.code, kind="renew")
-                continue
-            for task, claim in claims.items():
-                if claim.job.id in lost:
-                    task.cancel()
+            await asyncio.sleep(self._renew_seconds)  # leases are held to the end of a drain: no early wake
+            await self._try("renew", self._renew_once)
+
+    async def _renew_once(self) -> None:
+        """Renew all leases; a run whose lease is lost is cut."""
+        claims = dict(self._running)
+        lost = await self._parts.store.renew(list(claims.values()), LEASE_MS)
+        for task, claim in claims.items():
+            if claim.job.id in lost:
+                task.cancel()
 
 
 class Sweeper:

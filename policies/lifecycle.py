@@ -88,9 +88,11 @@ def cancel_asked(job: Job, now: int) -> Job:
 def canceled(job: Job, now: int) -> Job:
     """Return a job canceled before anything was delivered: nothing is charged.
 
-    With an attempt open the upstream may still ask for money; that is the operator's, and flagged.
+    With an attempt open the upstream may still ask for money, and with images made it will; that is the
+    operator's, and flagged.
     """
-    flag = "paid_and_canceled" if any(attempt.open for attempt in job.attempts) else None
+    paid = any(attempt.open or attempt.outputs for attempt in job.attempts)
+    flag = "paid_and_canceled" if paid else None
     return failed(job, now, "canceled", JOB_ERRORS["canceled"], "input", state=_S.CANCELED, flag=flag)
 
 

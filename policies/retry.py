@@ -61,6 +61,10 @@ TRIES: Final = {Failure.UNREACHABLE: 2, Failure.OVERLOADED: 3}
 FETCH_TRIES: Final = 4
 RESEND_TRIES: Final = 6
 LONGEST_WAIT_MS: Final = 60_000
+_OF_THIS_SEND: Final = frozenset(
+    {Failure.UNREACHABLE, Failure.RATE_LIMITED, Failure.DENIED, Failure.INVALID, Failure.OVERLOADED}
+)
+"""What tells that this send came to nothing, and nothing of an earlier one."""
 SHORTEST_WAIT_MS: Final = 500
 
 
@@ -69,6 +73,7 @@ class Trouble(Struct, frozen=True):
 
     `tries` counts what was sent to this entry in this phase, this one included; `more` says whether the
     route has another entry; `left_ms` is the time to the job's deadline; `chance` in [0, 1) spreads waits.
+    `doubt`: an earlier send of this very work may have been taken, and what came now is not about that one.
     """
 
     phase: Phase
@@ -77,6 +82,7 @@ class Trouble(Struct, frozen=True):
     more: bool
     left_ms: int
     idempotent: bool = False
+    doubt: bool = False
     retry_after_ms: int | None = None
     chance: float = 0.5
 
@@ -100,7 +106,8 @@ def after(trouble: Trouble) -> Verdict:
 def _after_paid(trouble: Trouble) -> Verdict:
     wait = backoff_ms(trouble.tries, trouble.chance)
     match trouble.kind:
-        case Failure.UNKNOWN:
+        case kind if kind is Failure.UNKNOWN or (trouble.doubt and kind in _OF_THIS_SEND):
+            wait = max(wait, min(trouble.retry_after_ms or 0, LONGEST_WAIT_MS))
             if trouble.idempotent and trouble.tries < RESEND_TRIES and wait < trouble.left_ms:
                 return Again(wait, resend=True)
             return Stop("outcome_unknown", flag="outcome_unknown")

@@ -29,6 +29,7 @@ class Task(Struct, frozen=True):
 
     `prompt` is final but for the fields the adapter takes natively. `key` names this piece of paid work
     and stays the same when it is sent again. `limit_seconds` bounds a call that makes the image itself.
+    `upstream_id` is what a poll asks about: an answer that names another one is not believed.
     """
 
     entry: str
@@ -49,6 +50,7 @@ class Task(Struct, frozen=True):
     negative: str | None = None
     user: str | None = None
     limit_seconds: float = 120.0
+    upstream_id: str | None = None
 
 
 class Image(Struct, frozen=True):

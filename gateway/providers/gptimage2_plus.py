@@ -103,6 +103,9 @@ class GptImage2Plus:
     def _read_state(self, answer: WireResponse, task: Task) -> Reading:
         body = read_json(answer) or {}
         state = word(body.get("status"))
+        name = job_id(body.get("generationId")) or job_id(body.get("id"))
+        if name and task.upstream_id and name != task.upstream_id:
+            return Failed(Failure.MALFORMED)
         if state == "succeeded":
             images = finished(
                 [_image(each, task) for each in items(body.get("outputs"))[: task.count]], task.count
@@ -112,7 +115,6 @@ class GptImage2Plus:
             return Refused("output" if "output" in word(body.get("error")) else "input")
         if state == "failed":
             return Failed(Failure.LOST)
-        name = job_id(body.get("generationId")) or job_id(body.get("id"))
         if name is None or state not in ("queued", "running"):
             return Failed(Failure.MALFORMED)
         return Running(name, self._poll(name, task), _pace(answer))
