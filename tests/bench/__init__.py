@@ -1,0 +1,1 @@
+"""Measures Safelight against bare Litestar, as ratios within one run. `make bench` runs it."""
