@@ -3,23 +3,21 @@
 A record says who (a random reference, never the subject), when, what, by which rule, at what cost. The
 prompt stands in it only as a keyed hash. Records are encoded once, canonically: JSON, sorted keys, no
 floats, UTF-8, a format number. Each commit of a tenant seals its records with one link,
-HMAC-SHA256(audit key, previous link + SHA-256(records)); the key lives outside the store. None of this
-can be changed later: `tests/gateway/golden/audit.json` holds it.
+HMAC-SHA256(audit key, previous link + SHA-256(records)); the key lives outside the store. The first link
+continues the tenant's name. None of this can be changed later: `tests/gateway/golden/audit.json` holds it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-GENESIS: Final = ""
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -54,6 +52,11 @@ def encode(records: Sequence[Record]) -> bytes:
 def decode(data: bytes) -> tuple[Record, ...]:
     """Return the records that `encode` wrote."""
     return _decoder.decode(data)
+
+
+def genesis(tenant: str) -> str:
+    """Return what a tenant's first link continues: its name, so that no trail passes for another's."""
+    return f"genesis.{tenant}"
 
 
 class Chain:

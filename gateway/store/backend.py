@@ -46,6 +46,11 @@ class Anchor(Struct, frozen=True):
     seal: str
 
 
+def anchored(version: int, at: int) -> bytes:
+    """Return what an anchor's seal is made over, after the head it continues."""
+    return f"anchor {version} {at}".encode()
+
+
 class TenantDoc(Struct, frozen=True, omit_defaults=True):
     """What is kept of a tenant. `last_now` never goes back; `head` is the trail's newest link."""
 

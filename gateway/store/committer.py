@@ -18,6 +18,7 @@ from gateway.store.backend import Applied, Change, Loaded, TenantState, UserStat
 from gateway.store.contract import Stale
 from gateway.store.draft import Draft, Missing, Scene
 from gateway.store.moves import AttemptMove
+from policies.model import Account, Usage
 
 if TYPE_CHECKING:
     from gateway.audit import Chain
@@ -57,9 +58,17 @@ class Committer:
         """Whether moves are still taken."""
         return not self._closing and not self._task.done()
 
-    def known(self, tenant: str) -> tuple[TenantState, dict[str, UserState | None]] | None:
-        """Return what is kept of a tenant."""
-        return self._kept.get(tenant)
+    async def account(self, tenant: str, subject: str) -> Usage:
+        """Return both levels as they are known here, reading and keeping what is not."""
+        kept = self._kept.get(tenant)
+        if kept is None or subject not in kept[1]:
+            scene = Scene(kept[0] if kept else TenantState(), kept[1] if kept else {}, {}, {}, set())
+            await self._load({tenant: scene}, [Want(tenant, state=kept is None, subjects={subject})])
+            kept = scene.state, scene.users
+            if self._kept.get(tenant) is None or self._kept[tenant][0].version <= scene.state.version:
+                self._keep(tenant, scene)
+        user = kept[1][subject]
+        return Usage(kept[0].doc.account, user.account if user else Account(granted=None))
 
     async def send(self, move: TenantMove | AttemptMove) -> Any:
         """Queue a move and wait for its answer. A caller that goes away leaves its move in the queue."""
@@ -229,7 +238,8 @@ class Committer:
             scene.jobs |= {put.job.id: put.job for put in change.puts}
             scene.jobs |= {drop.job: None for drop in change.drops}
             scene.keys |= change.keys
-            scene.state, scene.users = change.state, {**scene.users, **users}
+            scene.users |= users
+            scene.state = change.state
             self._keep(change.tenant, scene)
         for move, answer in each.answers:
             if not move.done.done():
@@ -294,6 +304,6 @@ def _refused(
 def _learn(scene: Scene, loaded: Loaded) -> None:
     if loaded.state is not None:
         scene.state = loaded.state
-    scene.users = {**scene.users, **loaded.users}
+    scene.users |= loaded.users
     scene.jobs |= loaded.jobs
     scene.keys |= loaded.keys

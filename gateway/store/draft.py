@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.audit import Chain, Record, encode
+from gateway.audit import Chain, Record, encode, genesis
 from gateway.store.backend import (
     Change,
     JobDrop,
@@ -172,7 +172,7 @@ class Draft:
         head, link = self.doc.head, None
         if self._records:
             rows = encode(self._records)
-            head = chain.link(head, rows)
+            head = chain.link(head or genesis(self.tenant), rows)
             link = TrailLink(version, self.now, head, rows)
         doc = TenantDoc(self.account, head, self.now, self.doc.epoch, self.doc.anchor)
         return Change(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
-from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, TenantState, Want
+from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, anchored
 from gateway.store.bell import Bell
 from gateway.store.committer import Committer, Observe
 from gateway.store.contract import (
@@ -44,7 +44,7 @@ from gateway.store.moves import (
     SubmitMove,
 )
 from policies import lifecycle
-from policies.model import Account, Attempt, Deny, Job, Usage
+from policies.model import Attempt, Deny, Job, Usage
 
 if TYPE_CHECKING:
     from gateway.audit import Chain, Record
@@ -170,7 +170,7 @@ class Engine:
         dropped = await asyncio.gather(*(self._send(move) for move in drops))
         links = 0
         for tenant, last in expired.links.items():
-            seal = self._chain.link(last.head, f"anchor {last.version} {last.at}".encode())
+            seal = self._chain.link(last.head, anchored(last.version, last.at))
             move = AnchorMove(tenant, Anchor(last.version, last.at, last.head, seal))
             await self._send(move)
             links += await self.backend.cut(tenant, last.version)
@@ -226,14 +226,7 @@ class Engine:
 
     async def usage(self, tenant: str, subject: str) -> Usage:
         """Return both levels as they are."""
-        kept = self._committer.known(tenant)
-        if kept is None or subject not in kept[1]:
-            (loaded,) = await self.backend.load([Want(tenant, subjects={subject})])
-            user = loaded.users.get(subject)
-            state = loaded.state or TenantState()
-            return Usage(state.doc.account, user.account if user else Account(granted=None))
-        user = kept[1][subject]
-        return Usage(kept[0].doc.account, user.account if user else Account(granted=None))
+        return await self._committer.account(tenant, subject)
 
     async def ledger(self, tenant: str, after: int = 0, limit: int = 1000) -> Sequence[LedgerRow]:
         """Return ledger entries of versions above `after`, in order."""
