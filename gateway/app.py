@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from gateway.policy import PolicyFiles
     from gateway.providers.adapter import Adapter
     from gateway.settings import ProviderSettings, Settings
+    from gateway.store.contract import Store
 
 VERSION: Final = version_of("safelight")
 POLICY_SECONDS: Final = 5.0
@@ -59,12 +60,17 @@ DEV_PLAN: Final = "pro"
 
 
 class Choices(Struct, frozen=True):
-    """What is not in the settings: how this process was started, and what tests put in its place."""
+    """What is not in the settings: how this process was started, and what tests put in its place.
+
+    `adapters` opens a provider kind's adapter; `around` returns what is used as the store.
+    """
 
     dev: bool = False
     public_url: Callable[[], str] | None = None
     extra: Mapping[str, ASGIApp] = {}
     allowed: Allowed | None = None
+    adapters: Callable[[str, str | None], Adapter] = open_adapter
+    around: Callable[[Store], Store] = lambda store: store
     crash: Hook = nowhere
     now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     coin: Callable[[int], bytes] = os.urandom
@@ -97,7 +103,7 @@ class House:
 
     def _open_outbound(self) -> None:
         choices = self._choices
-        adapters = {n: open_adapter(p.kind, p.base_url) for n, p in self.settings.providers.items()}
+        adapters = {n: choices.adapters(p.kind, p.base_url) for n, p in self.settings.providers.items()}
         self.outbound = Outbound(
             {
                 name: credential
@@ -111,13 +117,16 @@ class House:
 
     def _open_store(self) -> None:
         backend = SqliteBackend(self.settings.store.path, self.now, crash=self._choices.crash)
-        self.store = Engine(
+        engine = Engine(
             backend, self.chain, self._ref, crash=self._choices.crash, observe=self.telemetry.committed
         )
+        self.store = self._choices.around(engine)
 
     def _open_jobs(self) -> None:
         settings, choices = self.settings, self._choices
-        self.jobs = Jobs(self.store, lambda: self.book, self.ring, self.blobs, self._mint, self.now)
+        self.jobs = Jobs(
+            self.store, lambda: self.book, self.ring, self.blobs, self._mint, self.now, choices.crash
+        )
         parts = Parts(
             store=self.store,
             upstreams=self.upstreams,

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from gateway.audit import Record, decode
 from gateway.blobs import folder, places
+from gateway.crash import Hook, nowhere
 from gateway.errors import Problem
 from gateway.store.contract import (
     Absent,
@@ -136,8 +137,10 @@ class Jobs:
         blobs: FolderBlobs,
         mint: Callable[[], str],
         now: Callable[[], int],
+        crash: Hook = nowhere,
     ) -> None:
         self.now = now
+        self._crash = crash
         self._store = store
         self._rulebook = rulebook
         self._ring = ring
@@ -178,6 +181,7 @@ class Jobs:
             decide = _denying(prepared)
         else:
             decide = _admitting(job.id, prepared.price.total, who.terms)
+            self._crash("accepted")
         answer = await self._store.submit(job, decide, self._line("job.submit", job), key=bound)
         match answer:
             case Submitted(job, usage):
