@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.auth import mint_dev
+from gateway.errors import Refusal
 from gateway.secrets import Secret, load_or_create
 from gateway.settings import (
     BlobsSettings,
@@ -40,6 +41,7 @@ SUBJECT: Final = "you"
 TOKEN_SECONDS: Final = 12 * 3600
 PAGE_TOKEN_SECONDS: Final = 3600
 DRAIN_SECONDS: Final = 5
+CONCURRENCY: Final = "SAFELIGHT_WORKER_CONCURRENCY"
 
 Answer = tuple[int, tuple[tuple[str, str], ...], bytes]
 
@@ -55,12 +57,22 @@ def settings_of(data: Path, environ: Mapping[str, str], host: str, port: int) ->
     }
     return Settings(
         server=ServerSettings(host=host, port=port, grace_seconds=DRAIN_SECONDS),
-        worker=WorkerSettings(drain_seconds=DRAIN_SECONDS),
+        worker=_worker(environ),
         store=StoreSettings(url=f"sqlite:///{(data / 'safelight.db').absolute()}"),
         blobs=BlobsSettings(url=f"file://{(data / 'blobs').absolute()}"),
         providers=entries or {"sandbox": ProviderSettings(kind="sandbox")},
         secret=(secret,),
     )
+
+
+def _worker(environ: Mapping[str, str]) -> WorkerSettings:
+    """Return how jobs are made here; the environment may set how many at once, as for `serve`."""
+    asked = environ.get(CONCURRENCY)
+    if not asked:
+        return WorkerSettings(drain_seconds=DRAIN_SECONDS)
+    if not asked.isascii() or not asked.isdecimal() or len(asked) > 4:
+        raise Refusal(f"{CONCURRENCY} must be a number from 0 to 9999")
+    return WorkerSettings(drain_seconds=DRAIN_SECONDS, concurrency=int(asked))
 
 
 def token(secret: Secret, who: Principal, now_ms: int, seconds: int = TOKEN_SECONDS) -> str:
@@ -74,6 +86,16 @@ def write_run(data: Path, url: str) -> None:
     fresh = data / f".run.{os.getpid()}"
     fresh.write_text(text)
     fresh.replace(data / "run.json")
+
+
+def clear_run(data: Path) -> None:
+    """Take back the word this process left; another process's stays."""
+    try:
+        run = json.loads((data / "run.json").read_text())
+        if run["pid"] == os.getpid():
+            (data / "run.json").unlink()
+    except (OSError, ValueError, KeyError, TypeError):
+        return
 
 
 def read_run(data: Path) -> str | None:

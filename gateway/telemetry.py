@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 Level = Literal["debug", "info", "warning", "error"]
 LEVELS: Final[tuple[Level, ...]] = ("debug", "info", "warning", "error")
-Form = Literal["json", "console"]
+Form = Literal["json", "console", "plain"]
+"""Lines for machines, for a person at a terminal, and for a person who reads a file."""
 M = TypeVar("M", bound=MetricWrapperBase)
 
 MOST_SERIES: Final = 500
@@ -145,7 +146,7 @@ class Telemetry:
         self._lines = Lines(sink, lambda count: self._drop("line", count))
         logger = structlog.wrap_logger(
             _Outlet(self._lines, form),
-            processors=[_Json(now) if form == "json" else _Console(now)],
+            processors=[_Json(now) if form == "json" else _Console(now, colors=form == "console")],
             wrapper_class=structlog.make_filtering_bound_logger(level),
         ).bind()
         self._say = {name: getattr(logger, name) for name in LEVELS}
@@ -305,11 +306,11 @@ class _Json:
 
 
 class _Console:
-    """A short colored line for a person: local time, the word, the fields; a trace below it."""
+    """A short line for a person: local time, the word, the fields; a trace below it."""
 
-    def __init__(self, now: Callable[[], int]) -> None:
+    def __init__(self, now: Callable[[], int], *, colors: bool) -> None:
         self._now = now
-        self._render = structlog.dev.ConsoleRenderer(columns=_columns(), sort_keys=False)
+        self._render = structlog.dev.ConsoleRenderer(columns=_columns(colors=colors), sort_keys=False)
 
     def __call__(self, logger: Any, level: str, said: Any) -> bytes:
         """Return the line, as the last processor of structlog's chain."""
@@ -322,9 +323,10 @@ class _Console:
         return "".join([line, *(f"\n    {step}" for step in trace), "\n"]).encode()
 
 
-def _columns() -> list[structlog.dev.Column]:
-    dim, bold, plain = structlog.dev.DIM, structlog.dev.BRIGHT, structlog.dev.RESET_ALL
-    styles = structlog.dev.ConsoleRenderer.get_default_level_styles()
+def _columns(*, colors: bool) -> list[structlog.dev.Column]:
+    codes = (structlog.dev.DIM, structlog.dev.BRIGHT, structlog.dev.RESET_ALL)
+    dim, bold, plain = codes if colors else ("", "", "")
+    styles = structlog.dev.ConsoleRenderer.get_default_level_styles(colors=colors)
     value = structlog.dev.KeyValueColumnFormatter
     return [
         structlog.dev.Column("at", value(None, dim, plain, str)),

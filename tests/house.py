@@ -41,7 +41,7 @@ ROOMS: Final = {
 
 GUARDED: Final = {
     "ftplib": (),
-    "http.client": (),
+    "http.client": ("gateway.cli",),
     "logging": ("gateway.lines", "gateway.telemetry"),
     "marshal": (),
     "multiprocessing": (),

@@ -1,0 +1,91 @@
+"""`safelight audit verify` and `safelight doctor`: the books, read beside a running server.
+
+What is right is told in one line with its figures, so that a silent run is never taken for a good one;
+what is wrong, each by itself. A job flagged for the operator is to be looked at and no fault of the books.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from gateway.app import chain_of
+from gateway.cli.screen import Screen
+from gateway.cli.sources import Kept
+from gateway.doctor import Broken, Finding, findings, verify_trail
+from gateway.errors import Refusal
+from gateway.store.sqlite import SqliteBackend
+
+FLAGS_SHOWN: Final = 20
+
+
+def run_verify(kept: Kept, screen: Screen) -> int:
+    """Verify every tenant's trail, tell the outcome, and return the exit code."""
+    return asyncio.run(_verify(kept, screen))
+
+
+def run_doctor(kept: Kept, screen: Screen) -> int:
+    """Recompute every figure, tell the outcome, and return the exit code."""
+    return asyncio.run(_doctor(kept, screen))
+
+
+async def _verify(kept: Kept, screen: Screen) -> int:
+    chain = chain_of(kept.secret)
+    async with _opened(kept) as backend:
+        trails = [await verify_trail(backend, chain, tenant) for tenant in await backend.tenants()]
+    broken = [trail for trail in trails if isinstance(trail, Broken)]
+    for trail in broken:
+        screen.cross(f"{trail.tenant}, version {trail.version}: {trail.detail}")
+    if broken:
+        return 1
+    links = sum(trail.links for trail in trails if not isinstance(trail, Broken))
+    screen.tick(f"the trail holds: {_many(links, 'link')} of {_many(len(trails), 'tenant')}")
+    return 0
+
+
+async def _doctor(kept: Kept, screen: Screen) -> int:
+    chain = chain_of(kept.secret)
+    found: list[Finding] = []
+    jobs = entries = links = 0
+    async with _opened(kept) as backend:
+        tenants = await backend.tenants()
+        for tenant in tenants:
+            of = await backend.examine(tenant)
+            found += findings(tenant, of, chain)
+            jobs, entries, links = jobs + len(of.jobs), entries + len(of.ledger), links + len(of.links)
+    wrong = [finding for finding in found if finding.kind == "difference"]
+    for finding in wrong:
+        screen.cross(f"{finding.tenant}, {finding.of}: {finding.detail}")
+    if not wrong:
+        figures = ((jobs, "job"), (entries, "ledger entry"), (links, "trail link"))
+        told = ", ".join(_many(count, word) for count, word in figures)
+        screen.tick(f"the books balance: {_many(len(tenants), 'tenant')}, {told}")
+    _tell_flags([finding for finding in found if finding.kind == "flag"], screen)
+    return 1 if wrong else 0
+
+
+def _tell_flags(flags: list[Finding], screen: Screen) -> None:
+    for flag in flags[:FLAGS_SHOWN]:
+        screen.note(f"to look at: {flag.tenant}, {flag.of}: {flag.detail}")
+    if len(flags) > FLAGS_SHOWN:
+        screen.note(f"and {len(flags) - FLAGS_SHOWN} more")
+
+
+@asynccontextmanager
+async def _opened(kept: Kept) -> AsyncIterator[SqliteBackend]:
+    """Open the store to read, beside whoever writes."""
+    if not kept.store.exists():
+        raise Refusal(f"there is no store at {kept.store} yet")
+    backend = SqliteBackend(kept.store, lambda: time.time_ns() // 1_000_000, read_only=True)
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+def _many(count: int, word: str) -> str:
+    plural = word.removesuffix("y") + "ies" if word.endswith("y") else f"{word}s"
+    return f"{count:,} {word if count == 1 else plural}"
