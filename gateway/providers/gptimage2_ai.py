@@ -101,6 +101,9 @@ class GptImage2Ai:
         if not isinstance(answer, WireResponse):
             return fault or Failed(Failure.UNKNOWN)
         body = read_json(answer) or {}
+        name = job_id(body.get("jobId"))
+        if name and task.upstream_id and name != task.upstream_id:
+            return Failed(Failure.MALFORMED)
         if _refused(body.get("error")):
             return Refused("input")
         if fault is None:
@@ -111,14 +114,12 @@ class GptImage2Ai:
 
     def _read_state(self, body: dict[str, object], answer: WireResponse, task: Task) -> Reading:
         state = word(body.get("status"))
-        name = job_id(body.get("jobId"))
-        if name and task.upstream_id and name != task.upstream_id:
-            return Failed(Failure.MALFORMED)
         if state == "succeeded":
             images = finished([_image(each) for each in items(body.get("results"))[: task.count]], task.count)
             return Finished(images) if images else Failed(Failure.MALFORMED)
         if state == "failed":
             return Failed(Failure.LOST)
+        name = job_id(body.get("jobId"))
         if name is None or state not in ("pending", "running"):
             return Failed(Failure.MALFORMED)
         told = retry_after_ms(answer)

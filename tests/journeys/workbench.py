@@ -15,7 +15,7 @@ import re
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ from gateway.upstreams import Upstreams
 from gateway.worker import RENEW_SECONDS, Worker
 from policies import quota
 from policies.egress import Allowed
-from policies.model import Attempt, Job, JobRequest, Shaping, Step, Usage
+from policies.model import Job, JobRequest, Shaping, Step, Usage
 from tests.fakes import gptimage2_ai, gptimage2_plus, openai
 
 if TYPE_CHECKING:
@@ -207,6 +207,13 @@ class Workbench:
         """Claim a job and run it, without the worker around it."""
         return await Run(self.parts, claim or await self.claim()).finish()
 
+    async def run_to_end(self, job: Job) -> Job:
+        """Run a job, without the worker around it, and return it as it ended."""
+        ended = await self.run()
+        assert ended is not None
+        assert ended.id == job.id
+        return ended
+
     async def ended(self, job: Job) -> Job:
         """Wait for a job's end."""
         return await self.until(job, lambda found: found.state.ended)
@@ -305,8 +312,3 @@ async def reopened(folder: Path, fakes: Mapping[str, Fake], **options: Any) -> A
         yield bench
     finally:
         await bench.close()
-
-
-def last(attempts: Iterable[Attempt]) -> Attempt:
-    """Return the newest attempt."""
-    return tuple(attempts)[-1]
