@@ -165,6 +165,8 @@ class Edge:
         caller = exchange.caller
         if caller is not None and exchange.code in _REASONS:
             self._parts.telemetry.denied(exchange.code)
+            if exchange.code == Reason.UNPRICED:  # the operator's to mend, not the caller's
+                self._parts.telemetry.alarm("unpriced", request_id=exchange.request_id)
         self._parts.telemetry.request(
             route=route_of(exchange),
             method=method,

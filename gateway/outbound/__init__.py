@@ -38,6 +38,9 @@ CONNECT_SECONDS: Final = 10.0
 """A turn in the pool, the name, TCP and TLS together; less than a call's own time, so that a request
 never leaves with most of its time spent."""
 
+SHORTEST_KEY: Final = 8
+"""What is shorter guards nothing, and may stand in an answer by chance."""
+
 _OURS: Final = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "safelight"}
 _FRAMING: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "cookie", "expect", "host", "keep-alive"}
@@ -192,7 +195,10 @@ class Outbound:
             await response.aclose()
         if body is None:
             return WireFailure(Cut.TOO_LARGE)
-        return WireResponse(response.status_code, dict(response.headers), body)
+        answer = WireResponse(response.status_code, dict(response.headers), body)
+        return (
+            answer if request.credential is None else _masked(answer, self._credentials[request.credential])
+        )
 
     async def _send_local(self, upstream: Local, request: WireRequest) -> Wire:
         try:
@@ -226,6 +232,16 @@ async def _read_body(response: httpx.Response, limit: int) -> bytes | None:
         if len(body) > limit:
             return None
     return bytes(body)
+
+
+def _masked(answer: WireResponse, credential: Credential) -> WireResponse:
+    """Return an answer with stars for the key it was asked with: an upstream may quote it anywhere."""
+    key = credential.value.reveal().rpartition(" ")[2]
+    if len(key) < SHORTEST_KEY:
+        return answer
+    stars = "*" * len(key)
+    headers = {name: value.replace(key, stars) for name, value in answer.headers.items()}
+    return WireResponse(answer.status, headers, answer.body.replace(key.encode(), stars.encode()))
 
 
 def _merge_headers(request: WireRequest) -> dict[str, str] | None:

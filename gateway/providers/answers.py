@@ -27,9 +27,9 @@ STATUS_SECONDS: Final = 30.0
 """The longest an upstream may take to accept a job or to tell of one."""
 
 _MAX_LINK: Final = 2048
-_MAX_SEED: Final = 64
 _MAX_COUNT: Final = 2**40
 _safe_id = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_seed = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 def encode(body: dict[str, object]) -> bytes:
@@ -65,11 +65,11 @@ def job_id(value: object) -> str | None:
 
 
 def seed(value: object) -> str | None:
-    """Return a seed as text; upstreams send it as a string or a number."""
+    """Return a seed as text; upstreams send it as digits or a number. Any other text could be an echo."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return None
     text = str(value)
-    return text if 0 < len(text) <= _MAX_SEED and text.isascii() and text.isprintable() else None
+    return text if _seed.fullmatch(text) else None
 
 
 def inline(value: object) -> bytes | None:

@@ -12,13 +12,14 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from gateway.app import Choices, House
 from gateway.auth import mint_dev
+from gateway.errors import StoreUnavailable
 from gateway.policy import PolicyFiles, read_bundle
 from gateway.providers import KINDS
 from gateway.secrets import Secret
@@ -39,6 +40,8 @@ from tests.journeys.visitor import Visitor
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from gateway.store.contract import Store
 
 NOON = 1_795_176_000_000
 """2026-11-20T12:00:00Z: a five-minute mark."""
@@ -87,7 +90,27 @@ class Plot(Struct, frozen=True):
     server: Mapping[str, Any] = {}
     concurrency: int = 8
     dev: bool = True
-    fault: Callable[[str], None] = lambda _point: None
+    body_seconds: float = 20.0
+
+
+class Sick:
+    """A store that can be made to fail: `error` is raised by the verb `verb`, before it does anything."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.verb = ""
+        self.error: Exception = StoreUnavailable("a test asked for this")
+
+    def __getattr__(self, verb: str) -> Any:
+        if verb == self.verb:
+            raise self.error
+        return getattr(self._store, verb)
+
+    async def ping(self) -> None:
+        """Fail, or ask the store."""
+        if self.verb == "ping":
+            raise self.error
+        await self._store.ping()
 
 
 class Stage:
@@ -103,6 +126,8 @@ class Stage:
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.house = House(self._settings(plot), self._files(plot), self.telemetry, self._choices(plot))
+        self.foretold = 0
+        """How many bugs a test plants."""
         self._grace = 1
 
     def _settings(self, plot: Plot) -> Settings:
@@ -122,7 +147,17 @@ class Stage:
         return PolicyFiles("policies", kinds, KINDS, bundle, lambda _path: document)
 
     def _choices(self, plot: Plot) -> Choices:
-        return Choices(dev=plot.dev, now=self.clock, allowed=LOOPBACK, crash=plot.fault)
+        return Choices(
+            dev=plot.dev,
+            now=self.clock,
+            allowed=LOOPBACK,
+            around=self._around,
+            body_seconds=plot.body_seconds,
+        )
+
+    def _around(self, store: Store) -> Store:
+        self.sick = Sick(store)
+        return cast("Store", self.sick)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Stage]:

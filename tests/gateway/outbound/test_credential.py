@@ -58,7 +58,7 @@ class TestCredential:
             assert isinstance(answer, WireResponse)
             assert KEY.encode() not in server.requests[0]
 
-    async def test_base_url_is_trusted_for_its_key_alone(self) -> None:
+    async def test_base_url_is_trusted_alone(self) -> None:
         """An internal base URL opens nothing for requests that do not name its credential, also after it."""
         async with RawServer(says(OK)) as server:
             outbound = Outbound(entry(server.port), resolve=LOOPBACK)
@@ -67,6 +67,17 @@ class TestCredential:
             await outbound.close()
             assert answer == WireFailure(Cut.JUDGED, "scheme")
             assert server.connections == 1
+
+    async def test_quoted_key_becomes_stars(self) -> None:
+        """An upstream that quotes the key it was sent quotes it to nobody but this room."""
+        said = f"Incorrect key {KEY}, or {KEY}".encode()
+        head = f"HTTP/1.1 401 No\r\nX-Key: Bearer {KEY}\r\nContent-Length: {len(said)}\r\n\r\n".encode()
+        async with RawServer(says(head + said)) as server:
+            answer = await ask(server, post(server.port))
+        stars = "*" * len(KEY)
+        assert isinstance(answer, WireResponse)
+        assert answer.body.decode() == f"Incorrect key {stars}, or {stars}"
+        assert answer.headers["x-key"] == f"Bearer {stars}"
 
     async def test_unknown_credential_is_not_sent(self) -> None:
         """A credential nobody configured is refused before anything is dialed."""
