@@ -248,5 +248,5 @@ class Backend(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything. Harmless twice."""
         ...

@@ -58,6 +58,7 @@ class SqliteBackend:
         self.clock = clock
         self._crash = crash
         self._served = 0
+        self._closed = False
         self._lock = None if read_only else _lock(path)
         try:
             self._reader = _open(path, write=not read_only)
@@ -180,7 +181,10 @@ class SqliteBackend:
         await self._write(lambda: None)
 
     async def close(self) -> None:
-        """Finish what the writer has, close the file, let the lock go."""
+        """Finish what the writer has, close the file, let the lock go. Harmless twice."""
+        if self._closed:
+            return
+        self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.close)
         self._thread.shutdown()
         self._reader.close()
@@ -351,7 +355,7 @@ def _open(path: Path, *, write: bool) -> apsw.Connection:
             connection.pragma("journal_mode", "wal")
             connection.pragma("synchronous", "full")
             connection.pragma("secure_delete", True)
-            connection.pragma("wal_autocheckpoint", 4000)
+            connection.pragma("wal_autocheckpoint", 16000)
         connection.pragma("cache_size", -32_000)
     except apsw.Error as error:
         raise Refusal(f"{path} cannot be opened as a store: {type(error).__name__}") from error

@@ -17,8 +17,8 @@ ATTEMPT = 60_000
 MARGIN = 10_000
 
 LIMITS = {
-    "user": {"submit": 5, "write": 2, "flight": 3, "cap": 150},
-    "tenant": {"submit": 8, "write": 3, "flight": 5, "cap": 260},
+    "user": {"submit": 4, "write": 1, "flight": 3, "cap": 150},
+    "tenant": {"submit": 5, "write": 2, "flight": 4, "cap": 260},
 }
 A_MONTH = 200
 """What a tenant is filled up to each month: less than its cap, so that both are met."""
