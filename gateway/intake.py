@@ -66,13 +66,14 @@ class Intake:
         """Store an image and its thumbnail. What an attempt before a crash stored there is what counts."""
         place = folder(self._ring, run.job.tenant, run.job.id)
         key, thumb = f"{place}/{index}.{found.ext}", f"{place}/{index}.thumb.webp"
-        kept = await self._blobs.put(key, data)
+        kept = await run.insist(lambda: self._blobs.put(key, data))
         if kept != data:
             again = await self._studio.inspect(kept)
             if isinstance(again, NotAnImage):
                 return None
             found = again
-        await self._blobs.put(thumb, await self._studio.thumb(kept))
+        small = await self._studio.thumb(kept)
+        await run.insist(lambda: self._blobs.put(thumb, small))
         self._crash("output_stored")
         return Output(
             index=index,

@@ -33,7 +33,7 @@ End = Callable[[Job, int], Job]
 CANCEL_WATCH_SECONDS: Final = 3600.0
 INSIST_TRIES: Final = 5
 INSIST_MS: Final = 1_000
-"""How often, and how far apart, what an upstream was paid for is told to a store that does not answer."""
+"""How often, and how far apart, what an upstream was paid for is written where nothing takes it."""
 
 T = TypeVar("T")
 
@@ -124,7 +124,7 @@ class Run:
     async def _record(self, end: End) -> Job | None:
         claim = Claim(self.job, self._fence)
         record = Record(action="job.end")
-        answer = await self._insist(lambda: self.parts.store.record(claim, end, record))
+        answer = await self.insist(lambda: self.parts.store.record(claim, end, record))
         return None if isinstance(answer, Stale) else answer.job
 
     # -- what slots ask of their run -----------------------------------------------------------------
@@ -143,7 +143,7 @@ class Run:
         """Write down what is known of an attempt."""
         async with self._writing:
             claim = Claim(self.job, self._fence)
-            self._took(await self._insist(lambda: self.parts.store.note_attempt(claim, attempt)))
+            self._took(await self.insist(lambda: self.parts.store.note_attempt(claim, attempt)))
 
     async def close(self, attempt: Attempt) -> None:
         """Take a slot's end. Where there are other slots it is written down at once, else with the record."""
@@ -171,8 +171,8 @@ class Run:
         if self.parts.lifetime.draining:
             raise Parted(0)
 
-    async def _insist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write what came of a paid call, again if the store does not answer: a repeat changes nothing."""
+    async def insist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write what came of a paid call, again if that does not work: a repeat changes nothing."""
         for _ in range(INSIST_TRIES - 1):
             try:
                 return await write()

@@ -63,27 +63,34 @@ class Worker:
         ]
 
     async def drain(self, seconds: float) -> None:
-        """Wait for calls under way, at most so long; then cut them and give their jobs back."""
+        """Wait for calls under way, at most so long; then cut them and give their jobs back.
+
+        Canceling this does not leave them running: it cuts them at once.
+        """
         if not self._tasks:
             return
-        await self._tasks[0]
-        if self._running:
-            await asyncio.wait(self._running, timeout=seconds)
+        try:
+            await asyncio.wait(self._tasks[:1])
+            if self._running:
+                await asyncio.wait(self._running, timeout=seconds)
+        finally:
+            await self._cut()
+
+    async def _cut(self) -> None:
+        """Stop everything that still runs, and give back the jobs it was for."""
         cut = dict(self._running)
-        for task in cut:
+        for task in (*cut, *self._tasks):
             task.cancel()
+        await asyncio.wait((*cut, *self._tasks))
         if cut:
-            await asyncio.wait(cut)
             await self._parts.store.give_back(list(cut.values()))
-        self._tasks[1].cancel()
-        await asyncio.wait(self._tasks)
 
     async def _claim(self) -> None:
         while not self._parts.lifetime.draining:
             await self._try("claim", self._claim_once)
 
     async def _try(self, kind: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Do one step of a loop that must not end: trouble is told, and the next step comes after a pause."""
+        """Do one step of what must go on: trouble is told, and the next step comes after a pause."""
         try:
             await step()
         except Fault as fault:
@@ -146,10 +153,8 @@ class Worker:
                 self._tell(job)
 
     async def _give_back(self, claim: Claim, after_ms: int) -> None:
-        try:
-            await self._parts.store.give_back([claim], after_ms)
-        except Fault as fault:  # the lease runs out by itself
-            self._telemetry.event("fault", level="warning", code=fault.code, job=claim.job.id)
+        """Return a lease; one that cannot be returned runs out by itself."""
+        await self._try("give back", lambda: self._parts.store.give_back([claim], after_ms))
 
     def _tell(self, job: Job) -> None:
         self._telemetry.job(
@@ -212,6 +217,8 @@ class Sweeper:
                 more = await self.step()
             except Fault as fault:
                 self._telemetry.event("fault", level="warning", code=fault.code, kind="sweep")
+            except Exception as bug:  # noqa: BLE001 - as above
+                self._telemetry.bug(bug, kind="sweep")
             stopping = await self._lifetime.pause(0.0 if more else SWEEP_SECONDS)
 
     async def step(self) -> bool:

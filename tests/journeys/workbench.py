@@ -126,6 +126,7 @@ class Workbench:
         clock: Clock | None = None,
         bases: Mapping[str, str] | None = None,
         renew_seconds: float = RENEW_SECONDS,
+        concurrency: int = 16,
         store: Callable[[Engine], Store] = lambda engine: engine,
     ) -> None:
         self.fakes = fakes
@@ -152,7 +153,7 @@ class Workbench:
             deadline_seconds=deadline_seconds,
             crash=crash,
         )
-        self.worker = Worker(self.parts, self.telemetry, 16, renew_seconds=renew_seconds)
+        self.worker = Worker(self.parts, self.telemetry, concurrency, renew_seconds=renew_seconds)
 
     def _now(self) -> int:
         return self.clock() + self.run_clock.ahead
@@ -224,6 +225,17 @@ class Workbench:
         ended = await self.ended(job)
         await self.drain(PATIENCE)
         return ended
+
+    async def idle(self) -> None:
+        """Wait until the worker has no job."""
+        async with asyncio.timeout(PATIENCE):
+            while len(self.worker):  # noqa: ASYNC110 - a worker tells nobody that it idles
+                await asyncio.sleep(0)
+
+    async def pass_time(self, milliseconds: int) -> None:
+        """Move the store's clock, and have the worker look again."""
+        self.clock.ahead += milliseconds
+        await self.engine.give_back([])
 
     async def until(self, job: Job, fits: Callable[[Job], bool]) -> Job:
         """Wait for a job to become what is asked."""
