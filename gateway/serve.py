@@ -1,7 +1,8 @@
 """Listens: one process, one port, one loop. The only room that knows uvicorn and uvloop.
 
 Signals are ours, not the server's: the first SIGTERM or SIGINT begins the drain, a second one stops at
-once. While the worker drains, open requests are answered and streams told to reconnect.
+once. While the worker drains the port stays open, so that probes are told and jobs can be read; new jobs
+are turned away and streams told to reconnect. Then open requests get their grace.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise Refusal(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --port.") from error
+        cure = "Choose another port: --port of `dev`, server.port of `serve`."
+        raise Refusal(f"cannot listen on {host}:{port}: {error.strerror}. {cure}") from error
     listener.set_inheritable(True)
     return listener
 
@@ -78,7 +80,7 @@ async def serve(house: House, listener: socket.socket, ready: Callable[[], Await
     again = asyncio.create_task(stop.wait())
     await asyncio.wait((draining, again), return_when=asyncio.FIRST_COMPLETED)
     if not draining.done():
-        server.force_exit = True
+        server.should_exit = server.force_exit = True
         draining.cancel()
     for task in (again, stopping):
         task.cancel()
@@ -92,9 +94,9 @@ async def serve(house: House, listener: socket.socket, ready: Callable[[], Await
 async def _drain(house: House, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
     """Turn work away, finish what is under way, then stop listening."""
     house.telemetry.event("drain", drain_seconds=house.settings.worker.drain_seconds)
-    house.lifetime.begin_drain()
+    await house.drain()
     server.should_exit = True
-    await asyncio.gather(house.drain(), serving)
+    await asyncio.wait((serving,))
 
 
 def server_of(app: ASGIApp, grace_seconds: int) -> uvicorn.Server:

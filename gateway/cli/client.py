@@ -65,6 +65,7 @@ class Seen(Struct, frozen=True):
     ended: bool
     version: int
     cost: Cost
+    adjustments: tuple[str, ...] = ()
     outputs: tuple[Picture, ...] = ()
     shortfall: tuple[Trouble, ...] = ()
     error: Trouble | None = None

@@ -26,6 +26,8 @@ FORMATS: Final = {".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 """File endings that ask for a format; any other gets PNG."""
 SUFFIXES: Final = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 LONGEST_SLUG: Final = 60
+STOPPED: Final = 130
+"""The exit code of a command that Ctrl-C ended, as shells have it."""
 
 
 class Order(Struct, frozen=True):
@@ -41,13 +43,14 @@ class Order(Struct, frozen=True):
 
 def run_image(order: Order, environ: Mapping[str, str], screen: Screen, log: BinaryIO) -> int:
     """Make, save and show the pictures of an order; return the exit code."""
-    with maker_of(order, environ, log) as maker:
-        with screen.waiting("asking") as waiting:
-            shown = make(maker, asked(order), waiting)
-        if not shown.job.outputs:
-            _complain(shown.job, screen)
-            return 1
-        return _saved(maker, shown, order, screen)
+    try:
+        with maker_of(order, environ, log) as maker:
+            with screen.waiting("asking") as waiting:
+                shown = make(maker, asked(order), waiting)
+            return _saved(maker, shown, order, screen) if shown.job.outputs else _told(shown.job, screen)
+    except KeyboardInterrupt:
+        screen.complain("Stopped", ("", "The job is canceled, unless it was done already."))
+        return STOPPED
 
 
 @contextlib.contextmanager
@@ -135,6 +138,8 @@ def _saved(maker: Maker, shown: Shown, order: Order, screen: Screen) -> int:
             ) from error
         screen.picture(path)
         screen.say(f"{path}  {picture.width}x{picture.height}  {size_text(len(data))}")
+    for words in job.adjustments:
+        screen.note(words)
     for short in job.shortfall:
         screen.complain(f"one image was not delivered ({short.code}), and its credits came back")
     left = "" if shown.credits is None else f", {shown.credits:,} left"
@@ -142,13 +147,9 @@ def _saved(maker: Maker, shown: Shown, order: Order, screen: Screen) -> int:
     return 0
 
 
-def _complain(job: Seen, screen: Screen) -> None:
-    code = job.state if job.error is None else job.error.code
-    detail = "" if job.error is None else job.error.detail
-    screen.complain(
-        f"The job {job.state}" if job.state == "failed" else f"The job was {job.state}",
-        ("", detail or code),
-        ("code", code),
-        ("money", f"{job.cost.charged:,} credits charged, {job.cost.refunded:,} came back"),
-        ("job", job.id),
-    )
+def _told(job: Seen, screen: Screen) -> int:
+    code, detail = (job.state, "") if job.error is None else (job.error.code, job.error.detail)
+    money = f"{job.cost.charged:,} credits charged, {job.cost.refunded:,} came back"
+    lines = [("", detail)] if detail else []
+    screen.complain(f"No picture: {job.state}", *lines, ("code", code), ("money", money), ("job", job.id))
+    return 1

@@ -30,12 +30,29 @@ from policies.model import Job, JobRequest, JobState, Principal
 STEP_SECONDS: Final = 20.0
 
 
+class _Bugs:
+    """Passes on the lines that tell of a bug; the rest is for operators of servers."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def write(self, data: bytes, /) -> None:
+        """Take lines of the log."""
+        for line in data.splitlines(keepends=True):
+            if b'"event":"bug"' in line:
+                self._sink.write(line)
+
+    def flush(self) -> None:
+        """Hand them on."""
+        self._sink.flush()
+
+
 class Inprocess:
     """A `Maker` in this process. Entered, it holds the data folder; left, it lets go of it."""
 
     def __init__(self, data: Path, environ: Mapping[str, str], sink: Sink) -> None:
         self._settings = dev.settings_of(data, environ, "127.0.0.1", 0)
-        self._telemetry = Telemetry(sink, _now, level="error", form="plain", version=VERSION)
+        self._telemetry = Telemetry(_Bugs(sink), _now, level="error", version=VERSION)
         self._runner = asyncio.Runner()
         self._house: House
         self._who: Caller
@@ -109,6 +126,7 @@ def seen(job: Job, position: int | None) -> Seen:
         ended=job.state.ended,
         version=job.version,
         cost=Cost(job.quoted, job.charged, job.refunded),
+        adjustments=job.adjustments,
         outputs=tuple(Picture(o.index, o.key, o.media_type, o.width, o.height, o.bytes) for o in job.outputs),
         shortfall=tuple(Trouble(short.code) for short in job.shortfall),
         error=None if error is None else Trouble(error.code, error.detail),

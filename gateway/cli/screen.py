@@ -24,6 +24,7 @@ from gateway.errors import CATALOGUE, Problem
 PICTURE_ROWS: Final = 24
 """How high a picture may stand in a terminal."""
 NARROWEST: Final = 20
+FEWEST_ROWS: Final = 4
 
 TO_DO: Final[Mapping[str, str]] = {
     "prompt_blocked": "Say it in other words. `safelight image --help` shows the options.",
@@ -71,7 +72,7 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Write a line that explains the one above it."""
-        self.out.print(Text(f"  {text}", "dim"))
+        self.out.print(Text(f"  {printable(text)}", "dim"))
 
     def complain(self, title: str, *lines: tuple[str, str]) -> None:
         """Write on stderr what went wrong, and labeled lines that help."""
@@ -93,12 +94,8 @@ class Screen:
 
     def picture(self, path: Path) -> bool:
         """Show a picture where stdout is a terminal that can; say whether it was shown."""
-        if not self.out.is_terminal or self.out.is_dumb_terminal or self.out.no_color:
-            return False
-        if sys.__stdin__ is None or not sys.__stdin__.isatty():
-            return False  # the terminal's answers are read there
         rows = min(PICTURE_ROWS, self.out.height - 4)
-        if rows < 4 or self.out.width < NARROWEST:
+        if not _can_show(self.out) or rows < FEWEST_ROWS:
             return False
         # The library asks the terminal what it can, and warns of one that stays silent: that is no news.
         with contextlib.redirect_stderr(io.StringIO()):
@@ -111,7 +108,9 @@ class Screen:
 def problem_lines(problem: Problem) -> tuple[str, list[tuple[str, str]]]:
     """Return a problem's title, and its detail, mistakes, rule and remedy as labeled lines."""
     lines = [("", problem.detail)]
-    lines += [("at", f"{flaw.pointer or 'the request'}: {flaw.detail}") for flaw in problem.flaws]
+    for flaw in problem.flaws:
+        at = flaw.pointer or "the request"
+        lines.append(("at", at if flaw.detail == problem.detail else f"{at} {flaw.detail}"))
     if problem.rule is not None:
         lines.append(("rule", problem.rule))
     if problem.retry_after_ms is not None:
@@ -134,6 +133,17 @@ def size_text(count: int) -> str:
 def colorful(stream: IO[str]) -> bool:
     """Say whether a stream is a terminal whose reader wants colors (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _can_show(console: Console) -> bool:
+    """Say whether a console is a terminal with a size and colors, whose answers we can read."""
+    if not console.is_terminal or console.is_dumb_terminal or console.no_color:
+        return False
+    try:
+        columns = min(os.get_terminal_size(stream.fileno()).columns for stream in (sys.stdin, sys.stdout))
+    except (OSError, ValueError):  # one of them is no terminal
+        return False
+    return columns >= NARROWEST  # 0 in a container's terminal that nobody sized
 
 
 def _console(file: IO[str] | None, *, error: bool) -> Console:
