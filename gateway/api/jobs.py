@@ -107,6 +107,8 @@ class JobCalls:
         """
         exchange = exchange_of(request.scope)
         Query(request.scope).close()
+        if self._lifetime.draining:
+            raise Problem("draining")
         key = idempotency_key(exchange)
         accepted = await self._jobs.submit(exchange.who, await exchange.json(JobRequest), key)
         exchange.usage = accepted.usage
