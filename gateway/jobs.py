@@ -6,6 +6,7 @@ Gather values, ask a policy, match on the answer, act. Nothing here knows HTTP; 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -301,13 +302,14 @@ class Jobs:
         if found.job.state.ended:
             return found
         version = 2**53 if after is None else after
-        loop_until = self.now() + int(seconds * 1000)
+        clock = asyncio.get_running_loop().time  # a wait's length is not the time of day's to change
+        until = clock() + seconds
         job: Job | None = found.job
         while job is not None and not job.state.ended and job.version <= version:
-            left = loop_until - self.now()
+            left = until - clock()
             if left <= 0:
                 break
-            job = await self._store.wait_job(who.principal.tenant, job_id, job.version, left / 1000)
+            job = await self._store.wait_job(who.principal.tenant, job_id, job.version, left)
         return await self.get(who, job_id)
 
     async def list(self, who: Caller, where: JobFilter, before: int | None, limit: int) -> Page:
@@ -317,15 +319,20 @@ class Jobs:
         return await self._store.list_jobs(who.principal.tenant, where, before=before, limit=limit)
 
     async def position(self, who: Caller, job: Job) -> int | None:
-        """Return how many of the tenant's queued jobs come first; None once it runs. A second old at most."""
+        """Return how many of the tenant's queued jobs come first; None once it runs. A second old at most.
+
+        A job that has just come stands behind all: one count a second serves all of a tenant's new jobs.
+        """
         if job.state is not JobState.QUEUED:
             return None
         now = self.now()
-        kept = self._positions.get(job.id)
+        fresh = job.version == 1 and now - job.created_at < POSITION_KEPT_MS
+        name = job.tenant if fresh else job.id
+        kept = self._positions.get(name)
         if kept is None or now - kept[0] >= POSITION_KEPT_MS:
             if len(self._positions) >= CALLERS_KEPT:
                 self._positions.clear()
-            kept = self._positions[job.id] = (now, await self._store.position(who.principal.tenant, job))
+            kept = self._positions[name] = (now, await self._store.position(who.principal.tenant, job))
         return kept[1]
 
     def watch(self, who: Caller) -> Watch:

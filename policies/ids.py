@@ -35,6 +35,7 @@ def shown(uuid: str) -> str:
     return PREFIX + base64.b32encode(_LEAD + number)[6:].translate(_OUT).decode()
 
 
+@functools.lru_cache(maxsize=4096)
 def parse(text: str) -> str | None:
     """Return the UUID's text that either spelling names, or None where it names nothing."""
     if _UUID.fullmatch(text):

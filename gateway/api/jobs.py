@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.api.account import LimitsView, limits_view
-from gateway.api.exchange import JSON, Answer, Exchange, encode, exchange_of, json_answer
+from gateway.api.exchange import JSON, Answer, Exchange, exchange_of, json_answer
 from gateway.api.gate import closed
 from gateway.api.limits import credits_field
 from gateway.api.queries import Cursors, Query
@@ -240,7 +240,7 @@ class JobCalls:
         headers += (JSON, self._credits(exchange))
         if not job.state.ended:
             headers.append(POLL)
-        return Answer(status, headers, encode(self._views.job(job, self._jobs.now(), position)))
+        return Answer(status, headers, self._views.body(job, self._jobs.now(), position))
 
     def _credits(self, exchange: Exchange) -> tuple[bytes, bytes]:
         assert exchange.usage is not None  # noqa: S101 - every caller has just read it

@@ -16,7 +16,7 @@ from litestar import get
 from litestar.connection import Request
 from litestar.handlers import HTTPRouteHandler
 
-from gateway.api.exchange import Answer, Exchange, Reply, Vanished, encode, exchange_of
+from gateway.api.exchange import Answer, Exchange, Reply, Vanished, exchange_of
 from gateway.api.gate import closed
 from gateway.api.jobs import job_id
 from gateway.api.limits import StreamSlots
@@ -195,7 +195,7 @@ class StreamCalls:
     async def _event(self, who: Caller, job: Job, number: int) -> bytes:
         queued = job.state is JobState.QUEUED
         position = await self._jobs.position(who, job) if queued else None
-        data = encode(self._views.job(job, self._jobs.now(), position))
+        data = self._views.body(job, self._jobs.now(), position)
         return b"event: job\nid: %d\ndata: %s\n\n" % (number, data)
 
 

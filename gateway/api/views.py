@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from gateway.blobs import STEP_MS, Links
@@ -22,6 +23,8 @@ Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """UTC, with milliseconds and `Z`."""
 Url = Annotated[str, Meta(extra_json_schema={"format": "uri"})]
 
+BODIES_KEPT: Final = 512
+_encoder: Final = msgspec.json.Encoder()
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -140,6 +143,17 @@ class Views:
     def __init__(self, links: Links, public_url: Callable[[], str]) -> None:
         self._links = links
         self._public_url = public_url
+        self._bodies: dict[tuple[str, int, int, int | None], bytes] = {}
+
+    def body(self, job: Job, now: int, position: int | None = None) -> bytes:
+        """Return a job's view as JSON. Polls of an unchanged job within one step of its links share it."""
+        name = (job.id, job.version, Links.expires_at(now), position)
+        body = self._bodies.get(name)
+        if body is None:
+            if len(self._bodies) >= BODIES_KEPT:
+                del self._bodies[next(iter(self._bodies))]
+            body = self._bodies[name] = _encoder.encode(self.job(job, now, position))
+        return body
 
     def address(self, job: str) -> str:
         """Return where a job is read, by its UUID's text."""

@@ -6,7 +6,6 @@ statement, in chunks of powers of two so that few statement texts are ever prepa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -21,9 +20,18 @@ if TYPE_CHECKING:
 
 Row = tuple[Any, ...]
 
-VERSIONS: Final = "SELECT id, v FROM jobs WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
+TENANT_VERSIONS: Final = "SELECT tenant, v FROM tenants WHERE tenant IN (SELECT value FROM json_each(?))"
+VERSIONS: Final = (
+    "SELECT tenant, id, v FROM jobs WHERE (tenant, id) IN"
+    " (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+)
 FENCES: Final = (
-    "SELECT id, fence FROM queue WHERE tenant = ? AND kind = 'job' AND id IN (SELECT value FROM json_each(?))"
+    "SELECT tenant, id, fence FROM queue WHERE kind = 'job' AND (tenant, id) IN"
+    " (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+)
+KEYS_AT: Final = (
+    "SELECT tenant, subject, key, at FROM idem WHERE (tenant, subject, key) IN"
+    " (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))"
 )
 JOBS: Final = "SELECT id, d FROM jobs WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
 USERS: Final = (
@@ -33,7 +41,6 @@ USERS: Final = (
 ALL_USERS: Final = "SELECT subject, ref, d FROM users JOIN subjects USING (tenant, subject) WHERE tenant = ?"
 ALL_JOBS: Final = "SELECT d FROM jobs WHERE tenant = ? ORDER BY n"
 KEY: Final = "SELECT fp, job, at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
-KEY_AT: Final = "SELECT at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
 REF: Final = "SELECT ref FROM subjects WHERE tenant = ? AND subject = ?"
 POSITION: Final = (
     "SELECT count(*) FROM jobs WHERE tenant = ? AND ended IS NULL AND state = 'queued'"
@@ -83,9 +90,9 @@ class Cursor(Protocol):
         ...
 
 
-def names(of: Iterable[str]) -> str:
+def names(of: Iterable[object]) -> str:
     """Return names as the JSON array the queries take."""
-    return json.dumps(list(of))
+    return _account.encode(list(of)).decode()
 
 
 def tenant_state(row: Row) -> TenantState:

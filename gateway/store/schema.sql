@@ -34,8 +34,6 @@ CREATE TABLE jobs (
     UNIQUE (tenant, id)
 ) STRICT;
 CREATE INDEX jobs_of_subject ON jobs (tenant, subject, n);
-CREATE INDEX jobs_of_tenant ON jobs (tenant, n);
-CREATE INDEX jobs_open ON jobs (tenant, n) WHERE ended IS NULL;
 CREATE INDEX jobs_ended ON jobs (ended) WHERE ended IS NOT NULL;
 
 CREATE TABLE idem (
@@ -86,7 +84,6 @@ CREATE TABLE ledger (
     at             INTEGER NOT NULL,
     PRIMARY KEY (tenant, v, i)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX ledger_of_job ON ledger (tenant, job) WHERE job IS NOT NULL;
 
 CREATE TABLE audit (                  -- the trail: one sealed link a commit
     tenant TEXT NOT NULL,
@@ -96,4 +93,3 @@ CREATE TABLE audit (                  -- the trail: one sealed link a commit
     rows   BLOB NOT NULL,
     PRIMARY KEY (tenant, v)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX audit_at ON audit (at);

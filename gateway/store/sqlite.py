@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import apsw
 
@@ -30,7 +30,6 @@ from gateway.store.backend import (
     Change,
     Examined,
     Expired,
-    JobPut,
     KeyRow,
     Loaded,
     Outcome,
@@ -45,6 +44,8 @@ from policies.model import Job
 
 SLOWEST_MS: Final = 2_000
 """How long a statement may wait for the file before the store counts as unavailable."""
+CHECKPOINT_PAGES: Final = 16_000
+"""Pages of the log before they go to the file: 64 MB. Busy pages are then written once, not each time."""
 
 _T = TypeVar("_T")
 
@@ -224,14 +225,15 @@ class SqliteBackend:
 
     def _commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Check every change first; write the good ones; tell the others what is."""
+        stored = self._stored(changes)
         taken: set[tuple[str, str]] = set()
-        fenced: list[frozenset[str] | None] = []
+        verdicts: list[frozenset[str] | None] = []
         for change in changes:
-            verdict = self._check(change, taken)
+            verdict = _verdict(change, stored, taken)
             if verdict is None:
                 taken |= {(change.tenant, put.job.id) for put in change.puts}
-            fenced.append(verdict)
-        good = [change for change, verdict in zip(changes, fenced, strict=True) if verdict is None]
+            verdicts.append(verdict)
+        good = [change for change, verdict in zip(changes, verdicts, strict=True) if verdict is None]
         for sql, values in rows.writes(good):
             rows.insert(self._writer, sql, values)
         for sql, values in rows.updates(good):
@@ -240,41 +242,25 @@ class SqliteBackend:
             self._crash("held")
         return [
             Applied() if verdict is None else Refused(_load(self._writer, _touched(change)), verdict)
-            for change, verdict in zip(changes, fenced, strict=True)
+            for change, verdict in zip(changes, verdicts, strict=True)
         ]
 
-    def _check(self, change: Change, taken: set[tuple[str, str]]) -> frozenset[str] | None:
-        """Return None for a change that may be written, else the jobs whose lease is lost (maybe none)."""
-        if change.expect is not None:
-            stored = _one(self._writer, "SELECT v FROM tenants WHERE tenant = ?", (change.tenant,)) or 0
-            if stored != change.expect:
-                return frozenset()
-        if change.keys and self._bound(change):
-            return frozenset()
-        if not change.puts and not change.drops:
-            return None
-        expect = {each.job.id: each.expect for each in change.puts} | {d.job: d.expect for d in change.drops}
-        found = _all(self._writer, rows.VERSIONS, (change.tenant, rows.names(expect)))
-        versions = dict.fromkeys(expect, 0) | dict(found)
-        lost = self._lost(change.tenant, change.puts)
-        if lost or versions != expect or any((change.tenant, job) in taken for job in expect):
-            return lost
-        return None
+    def _stored(self, changes: Sequence[Change]) -> _Stored:
+        """Return what is there of all that changes touch: a statement a table, however many tenants."""
+        tenants = [change.tenant for change in changes if change.expect is not None]
+        jobs = [(c.tenant, put.job.id) for c in changes for put in c.puts]
+        jobs += [(c.tenant, drop.job) for c in changes for drop in c.drops]
+        leased = [(c.tenant, put.job.id) for c in changes for put in c.puts if put.fence is not None]
+        keys = [(c.tenant, subject, key) for c in changes for subject, key in c.keys]
+        return _Stored(
+            tenants=dict(self._found(rows.TENANT_VERSIONS, tenants)),
+            jobs={(tenant, job): v for tenant, job, v in self._found(rows.VERSIONS, jobs)},
+            fences={(tenant, job): fence for tenant, job, fence in self._found(rows.FENCES, leased)},
+            keys={(tenant, subject, key): at for tenant, subject, key, at in self._found(rows.KEYS_AT, keys)},
+        )
 
-    def _bound(self, change: Change) -> bool:
-        """Whether a key the change would bind is bound, and not past its time."""
-        for subject, key in change.keys:
-            at = _one(self._writer, rows.KEY_AT, (change.tenant, subject, key))
-            if at is not None and change.now - at < KEYS_KEPT_MS:
-                return True
-        return False
-
-    def _lost(self, tenant: str, puts: Iterable[JobPut]) -> frozenset[str]:
-        leased = {put.job.id: put.fence for put in puts if put.fence is not None}
-        if not leased:
-            return frozenset()
-        fences: dict[str, int] = dict(_all(self._writer, rows.FENCES, (tenant, rows.names(leased))))
-        return frozenset(job for job, fence in leased.items() if fences.get(job) != fence)
+    def _found(self, sql: str, names: Sequence[object]) -> list[rows.Row]:
+        return _all(self._writer, sql, (rows.names(names),)) if names else []
 
     def _claim(self, n: int, now: int, until: int) -> list[Claim]:
         claims: list[Claim] = []
@@ -315,6 +301,31 @@ class SqliteBackend:
             if not self._changed(sql, (due, claim.job.tenant, claim.job.id, claim.fence)):
                 lost.add(claim.job.id)
         return frozenset(lost)
+
+
+class _Stored(NamedTuple):
+    """What is stored of all that a commit touches. What is absent is not in it."""
+
+    tenants: dict[str, int]
+    jobs: dict[tuple[str, str], int]
+    fences: dict[tuple[str, str], int]
+    keys: dict[tuple[str, str, str], int]
+
+
+def _verdict(change: Change, stored: _Stored, taken: set[tuple[str, str]]) -> frozenset[str] | None:
+    """Return None for a change that may be written, else the jobs whose lease is lost (maybe none)."""
+    tenant = change.tenant
+    if change.expect is not None and stored.tenants.get(tenant, 0) != change.expect:
+        return frozenset()
+    for subject, key in change.keys:
+        at = stored.keys.get((tenant, subject, key))
+        if at is not None and change.now - at < KEYS_KEPT_MS:
+            return frozenset()
+    leased = [put for put in change.puts if put.fence is not None]
+    lost = frozenset(put.job.id for put in leased if stored.fences.get((tenant, put.job.id)) != put.fence)
+    expect = [(put.job.id, put.expect) for put in change.puts] + [(d.job, d.expect) for d in change.drops]
+    stale = any((tenant, job) in taken or stored.jobs.get((tenant, job), 0) != v for job, v in expect)
+    return lost if lost or stale else None
 
 
 class _faults:  # noqa: N801 - reads as a statement
