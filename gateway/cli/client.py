@@ -123,7 +123,7 @@ class Client:
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url.rstrip("/")
-        self._token = token
+        self._token = token.strip()
 
     def submit(self, asked: Mapping[str, object], key: str | None = None) -> Shown:
         """Submit a job, under a key of its own where none is given."""

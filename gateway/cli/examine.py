@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from gateway.app import chain_of
 from gateway.cli.screen import Screen
@@ -18,8 +17,6 @@ from gateway.cli.sources import Kept
 from gateway.doctor import Broken, Finding, findings, verify_trail
 from gateway.errors import Refusal
 from gateway.store.sqlite import SqliteBackend
-
-FLAGS_SHOWN: Final = 20
 
 
 def run_verify(kept: Kept, screen: Screen) -> int:
@@ -63,15 +60,10 @@ async def _doctor(kept: Kept, screen: Screen) -> int:
         figures = ((jobs, "job"), (entries, "ledger entry"), (links, "trail link"))
         told = ", ".join(_many(count, word) for count, word in figures)
         screen.tick(f"the books balance: {_many(len(tenants), 'tenant')}, {told}")
-    _tell_flags([finding for finding in found if finding.kind == "flag"], screen)
+    for flag in found:
+        if flag.kind == "flag":
+            screen.note(f"to look at: {flag.tenant}, {flag.of}: {flag.detail}")
     return 1 if wrong else 0
-
-
-def _tell_flags(flags: list[Finding], screen: Screen) -> None:
-    for flag in flags[:FLAGS_SHOWN]:
-        screen.note(f"to look at: {flag.tenant}, {flag.of}: {flag.detail}")
-    if len(flags) > FLAGS_SHOWN:
-        screen.note(f"and {len(flags) - FLAGS_SHOWN} more")
 
 
 @asynccontextmanager

@@ -11,9 +11,9 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import IO, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -43,12 +43,8 @@ TO_DO: Final[Mapping[str, str]] = {
 """What helps, by the code of a problem."""
 
 
-class Waiting(Protocol):
-    """Something that shows how far a job is."""
-
-    def __call__(self, words: str) -> None:
-        """Show these words from now on."""
-        ...
+Waiting = Callable[[str], None]
+"""Shows these words from now on, while something is waited for."""
 
 
 class Screen:

@@ -48,19 +48,19 @@ class Facts(Struct, frozen=True):
 
 def run_dev(host: str, port: int, data: Path, environ: Mapping[str, str], screen: Screen) -> None:
     """Serve a data folder on this machine until a signal."""
-    listener = serve.bind(host, port)
-    try:
-        settings = dev.settings_of(data, environ, host, listener.getsockname()[1])
-    except OSError as error:
-        raise Refusal(f"the data folder {data} cannot be made: {error.strerror}") from error
-    serve.run(_dev(data, settings, listener, environ, screen))
+    with serve.bind(host, port) as listener:
+        try:
+            settings = dev.settings_of(data, environ, host, listener.getsockname()[1])
+        except OSError as error:
+            raise Refusal(f"the data folder {data} cannot be made: {error.strerror}") from error
+        serve.run(_dev(data, settings, listener, environ, screen))
 
 
 def run_serve(config: str | None, role: Role, environ: Mapping[str, str]) -> None:
     """Serve by a settings file until a signal."""
     settings, files = settings_for(config, environ, role)
-    listener = serve.bind(settings.server.host, settings.server.port)
-    serve.run(_serve(settings, files, listener, role))
+    with serve.bind(settings.server.host, settings.server.port) as listener:
+        serve.run(_serve(settings, files, listener, role))
 
 
 async def _dev(
