@@ -22,8 +22,7 @@ Row = tuple[Any, ...]
 
 TENANT_VERSIONS: Final = "SELECT tenant, v FROM tenants WHERE tenant IN (SELECT value FROM json_each(?))"
 VERSIONS: Final = (
-    "SELECT tenant, id, v FROM jobs WHERE (tenant, id) IN"
-    " (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+    "SELECT tenant, id, v FROM jobs WHERE (tenant, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
 )
 FENCES: Final = (
     "SELECT tenant, id, fence FROM queue WHERE kind = 'job' AND (tenant, id) IN"
@@ -67,13 +66,36 @@ LINKS_UP: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v > 
 LINKS_DOWN: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v < ? ORDER BY v DESC LIMIT ?"
 EXPIRED_JOBS: Final = "SELECT d FROM jobs WHERE ended <= ? ORDER BY ended LIMIT ?"
 EXPIRED_LINKS: Final = (
-    "SELECT tenant, max(v), at, head FROM (SELECT tenant, v, at, head FROM audit WHERE at <= ?"
-    " ORDER BY at LIMIT ?) GROUP BY tenant"
+    "WITH stale AS (SELECT tenant, (SELECT max(v) FROM (SELECT v, at FROM audit WHERE audit.tenant ="
+    " tenants.tenant ORDER BY v LIMIT ?) WHERE at <= ?) AS last FROM tenants)"
+    " SELECT audit.tenant, v, at, head FROM stale JOIN audit ON audit.tenant = stale.tenant AND v = last"
 )
 DROP_KEYS: Final = (
     "DELETE FROM idem WHERE (tenant, subject, key) IN"
     " (SELECT tenant, subject, key FROM idem WHERE at <= ? AND subject != '' LIMIT ?)"
 )
+
+PUT_TENANTS: Final = (
+    "INSERT INTO tenants (tenant, v, d) VALUES {}"
+    " ON CONFLICT (tenant) DO UPDATE SET v = excluded.v, d = excluded.d"
+)
+PUT_USERS: Final = (
+    "INSERT INTO users (tenant, subject, d) VALUES {}"
+    " ON CONFLICT (tenant, subject) DO UPDATE SET d = excluded.d"
+)
+PUT_SUBJECTS: Final = "INSERT INTO subjects (tenant, subject, ref) VALUES {}"
+PUT_JOBS: Final = "INSERT INTO jobs (tenant, id, subject, created, ended, state, v, d) VALUES {}"
+PUT_QUEUE: Final = "INSERT INTO queue (tenant, kind, id, due, fence) VALUES {}"
+PUT_TURNS: Final = (
+    "INSERT INTO turns (tenant, at, weight) VALUES {} ON CONFLICT (tenant)"
+    " DO UPDATE SET at = min(at, excluded.at), weight = excluded.weight"
+)
+PUT_KEYS: Final = "INSERT OR REPLACE INTO idem (tenant, subject, key, fp, job, at) VALUES {}"
+PUT_LEDGER: Final = (
+    "INSERT INTO ledger (tenant, v, i, subject_ref, job, kind, level, granted, held, charged, flight,"
+    " month, cost_micros, cost_currency, policy_version, at) VALUES {}"
+)
+PUT_LINKS: Final = "INSERT INTO audit (tenant, v, at, head, rows) VALUES {}"
 
 _account = msgspec.json.Encoder()
 _account_decoder = msgspec.json.Decoder(Account)
@@ -151,61 +173,34 @@ def insert(cursor: Cursor, sql: str, values: list[Row]) -> None:
 def writes(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
     """Yield the inserts that changes amount to, a table at a time."""
     kept = [change for change in changes if change.state is not None]
-    puts = [(change.tenant, put) for change in changes for put in change.puts]
-    new = [(tenant, put) for tenant, put in puts if put.expect == 0]
+    yield from _figures(kept)
+    yield from _new_jobs([(c.tenant, put) for c in changes for put in c.puts if put.expect == 0])
     yield (
-        (
-            "INSERT INTO tenants (tenant, v, d) VALUES {}"
-            " ON CONFLICT (tenant) DO UPDATE SET v = excluded.v, d = excluded.d"
-        ),
-        [(each.tenant, each.state.version, _text(each.state.doc)) for each in kept if each.state],
-    )
-    users = [(change.tenant, subject, user) for change in kept for subject, user in change.users.items()]
-    yield (
-        (
-            "INSERT INTO users (tenant, subject, d) VALUES {}"
-            " ON CONFLICT (tenant, subject) DO UPDATE SET d = excluded.d"
-        ),
-        [(tenant, subject, _text(user.account)) for tenant, subject, user in users],
-    )
-    yield (
-        "INSERT INTO subjects (tenant, subject, ref) VALUES {}",
-        [(tenant, subject, user.ref) for tenant, subject, user in users if user.fresh],
-    )
-    yield (
-        "INSERT INTO jobs (tenant, id, subject, created, ended, state, v, d) VALUES {}",
-        [_job_row(tenant, put) for tenant, put in new],
-    )
-    yield (
-        "INSERT INTO queue (tenant, kind, id, due, fence) VALUES {}",
-        [(tenant, "job", put.job.id, put.due, 0) for tenant, put in new if isinstance(put.due, int)],
-    )
-    yield (
-        (
-            "INSERT INTO turns (tenant, at, weight) VALUES {} ON CONFLICT (tenant)"
-            " DO UPDATE SET at = min(at, excluded.at), weight = excluded.weight"
-        ),
-        [(tenant, put.due, put.job.weight) for tenant, put in new if isinstance(put.due, int)],
-    )
-    yield (
-        "INSERT OR REPLACE INTO idem (tenant, subject, key, fp, job, at) VALUES {}",
+        PUT_KEYS,
         [
             (change.tenant, subject, key, row.fingerprint, row.job, row.at)
             for change in kept
             for (subject, key), row in change.keys.items()
         ],
     )
-    yield (
-        (
-            "INSERT INTO ledger (tenant, v, i, subject_ref, job, kind, level, granted, held, charged, flight,"
-            " month, cost_micros, cost_currency, policy_version, at) VALUES {}"
-        ),
-        [_ledger_values(change.tenant, row) for change in kept for row in change.ledger],
-    )
-    yield (
-        "INSERT INTO audit (tenant, v, at, head, rows) VALUES {}",
-        [(c.tenant, c.link.version, c.link.at, c.link.head, c.link.rows) for c in kept if c.link],
-    )
+    yield PUT_LEDGER, [_ledger_values(change.tenant, row) for change in kept for row in change.ledger]
+    links = [(change.tenant, change.link) for change in kept if change.link is not None]
+    yield PUT_LINKS, [(tenant, link.version, link.at, link.head, link.rows) for tenant, link in links]
+
+
+def _figures(kept: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
+    states = [(change.tenant, change.state) for change in kept if change.state is not None]
+    users = [(change.tenant, subject, user) for change in kept for subject, user in change.users.items()]
+    yield PUT_TENANTS, [(tenant, state.version, _text(state.doc)) for tenant, state in states]
+    yield PUT_USERS, [(tenant, subject, _text(user.account)) for tenant, subject, user in users]
+    yield PUT_SUBJECTS, [(tenant, subject, user.ref) for tenant, subject, user in users if user.fresh]
+
+
+def _new_jobs(puts: Sequence[tuple[str, JobPut]]) -> Iterator[tuple[str, list[Row]]]:
+    due = [(tenant, put.job, put.due) for tenant, put in puts if isinstance(put.due, int)]
+    yield PUT_JOBS, [_job_row(tenant, put) for tenant, put in puts]
+    yield PUT_QUEUE, [(tenant, "job", job.id, at, 0) for tenant, job, at in due]
+    yield PUT_TURNS, [(tenant, at, job.weight) for tenant, job, at in due]
 
 
 def updates(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:

@@ -155,7 +155,7 @@ class SqliteBackend:
         """Return ended jobs and trail links that are past their time."""
         with _faults():
             jobs = _all(self._reader, rows.EXPIRED_JOBS, (now - retention.jobs_ms, budget))
-            cuts = _all(self._reader, rows.EXPIRED_LINKS, (now - retention.trail_ms, budget))
+            cuts = _all(self._reader, rows.EXPIRED_LINKS, (budget, now - retention.trail_ms))
         return Expired(
             tuple(decode_job(text) for (text,) in jobs),
             {tenant: TrailLink(v, at, head, b"") for tenant, v, at, head in cuts},
