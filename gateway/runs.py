@@ -8,6 +8,7 @@ run goes on from what is written: nothing of it lives in memory alone but the ca
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -48,7 +49,7 @@ class Parted(Exception):  # noqa: N818 - ends a run without an end of its job
 
 
 class Parts(Struct, frozen=True):
-    """What runs work with. `chance` returns a number in [0, 1)."""
+    """What runs work with. `chance` returns a number in [0, 1), `ticks` seconds that never go back."""
 
     store: Store
     upstreams: Upstreams
@@ -59,6 +60,7 @@ class Parts(Struct, frozen=True):
     attempt_seconds: float
     deadline_seconds: float
     crash: Hook = nowhere
+    ticks: Callable[[], float] = time.monotonic
 
 
 class Run:

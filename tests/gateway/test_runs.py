@@ -52,6 +52,7 @@ class Crash(NamedTuple):
     paid: int
     before: tuple[Behavior, ...] = ()
     nth: int = 1
+    route: tuple[str, ...] = ()
 
 
 BUSY = Behavior("status", status=503)
@@ -79,7 +80,7 @@ async def crash(folder: Path, fakes: dict[str, Any], case: Crash) -> Job:
     """Run a job in a process that dies over it."""
     async with reopened(folder, fakes, crash=DiesAt(case.point, case.nth)) as bench:
         bench.script(case.entry, *case.before)
-        job = await bench.submit(case.entry)
+        job = await bench.submit(*(case.route or (case.entry,)))
         with pytest.raises(Died):
             await bench.run()
     return job
@@ -174,6 +175,47 @@ async def test_stopping_process_begins_nothing(tmp_path: Path) -> None:
             await bench.run()
         assert parted.value.after_ms == 0
         assert bench.counts("main") == (0, 0)
+
+
+async def test_doubt_is_kept_by_crash(tmp_path: Path) -> None:
+    """What may have been taken before a crash is not made elsewhere because its upstream now says no."""
+    async with upstreams("plus", "spare") as fakes:
+        job = await crash(
+            tmp_path, fakes, Crash("plus", "upstream_answered", None, 0, 0, route=("plus", "spare"))
+        )
+        async with reopened(tmp_path, fakes) as bench:
+            bench.script("plus", Behavior("status", status=401, times=2))
+            ended = await bench.worked(job)
+            assert (ended.state, ended.provider) == (JobState.SUCCEEDED, "plus")
+            assert (bench.counts("plus"), bench.counts("spare")) == ((4, 1), (0, 0))
+
+
+async def test_stopping_process_repeats_nothing(tmp_path: Path) -> None:
+    """A call that could be sent again under its key is not sent by a process that stops."""
+    async with upstreams("plus") as fakes:
+        await crash(tmp_path, fakes, Crash("plus", "attempt_recorded", None, 0, 0))
+        async with reopened(tmp_path, fakes) as bench:
+            bench.lifetime.begin_drain()
+            with pytest.raises(Parted):
+                await bench.run()
+            assert bench.counts("plus") == (0, 0)
+
+
+async def test_done_slots_stay_done(tmp_path: Path) -> None:
+    """A process that goes on with a job makes only the slots that are not done yet."""
+    async with upstreams("main") as fakes:
+        async with reopened(tmp_path, fakes, lifetime=Lifetime()) as bench:
+            late = {"retry-after": "60"}
+            bench.script("main", Behavior("status", status=429, headers=late, match='"n":2'))
+            job = await bench.submit("main", slots=(1, 2))
+            bench.worker.start()
+            await bench.until(
+                job, lambda found: sorted(a.done for a in found.attempts if not a.open) == [0, 1]
+            )
+        async with reopened(tmp_path, fakes) as bench:
+            ended = await bench.worked(job)
+            assert [output.index for output in ended.outputs] == [0, 1, 2]
+            assert (ended.charged, bench.counts("main")) == (3 * PRICE, (3, 2))
 
 
 # -- cancel ----------------------------------------------------------------------------------------

@@ -124,6 +124,39 @@ async def test_limited_route_begins_anew(tmp_path: Path) -> None:
         assert (bench.counts("main"), bench.counts("spare")) == ((2, 1), (1, 0))
 
 
+async def test_patience_passes_over_sick(tmp_path: Path) -> None:
+    """An entry that asks for patience gets it where the next one is too sick to be asked."""
+    async with workbench(tmp_path, "main", "spare") as bench:
+        bench.script("spare", says(502, 5))
+        for _ in range(5):
+            await bench.run_to_end(await bench.submit("spare"))
+        bench.script("main", says(429, retry_after="2"))
+        job = await bench.run_to_end(await bench.submit("main", "spare"))
+        assert (job.provider, bench.waits) == ("main", [2.0])
+
+
+async def test_slow_attempts_are_not_sent(tmp_path: Path) -> None:
+    """An attempt that took too long to write down is another's by now: it is closed unsent, and made anew."""
+    ticks = iter([0.0, 5.1, 6.0, 6.1])
+    async with workbench(tmp_path, "main") as bench:
+        bench.parts = replace(bench.parts, ticks=lambda: next(ticks))
+        job = await bench.run_to_end(await bench.submit("main"))
+        assert [(attempt.n, bool(attempt.step)) for attempt in job.attempts] == [(0, False), (1, False)]
+        assert (job.state, bench.counts("main")) == (JobState.SUCCEEDED, (1, 1))
+
+
+async def test_pace_past_deadline_ends(tmp_path: Path) -> None:
+    """A job whose upstream wants to be asked after the deadline ends now, as late and perhaps paid."""
+    async with workbench(tmp_path, "plus", deadline_seconds=30) as bench:
+        body = '{"generationId": "gen_1", "status": "queued"}'
+        later = {"retry-after": "60"}
+        bench.script("plus", Behavior("status", status=202, body=body, headers=later))
+        job = await bench.run_to_end(await bench.submit("plus"))
+        assert job.error is not None
+        assert (job.error.code, job.operator_flag) == ("upstream_timeout", "paid_and_late")
+        assert bench.fakes["plus"].seen("poll") == []
+
+
 async def test_patience_grows_around_route(tmp_path: Path) -> None:
     """Entries that ask for patience and do not say how much are asked less and less often."""
     async with workbench(tmp_path, "main", "spare") as bench:

@@ -138,16 +138,23 @@ async def test_lost_lease_cuts_the_run(tmp_path: Path) -> None:
     async with (
         gate.server,
         workbench(
-            tmp_path, "main", bases=gate.base, renew_seconds=0.01, store=Wrapped, concurrency=1
+            tmp_path,
+            "main",
+            bases=gate.base,
+            attempt_seconds=100.0,
+            renew_seconds=0.01,
+            store=Wrapped,
+            concurrency=1,
         ) as bench,
     ):
         job = await bench.submit("main")
         wrapped(bench).troubles["renewal"] = [StoreUnavailable("gone")] * 10
         bench.worker.start()
         await gate.server.heard.wait()
-        bench.clock.ahead += 60_000
+        bench.clock.ahead += 180_000
         claim = await bench.claim()
-        await gate.server.left.wait()
+        async with asyncio.timeout(PATIENCE):
+            await gate.server.left.wait()
         ended = await bench.run(claim)
         assert ended is not None
         assert ended.operator_flag == "outcome_unknown"

@@ -178,7 +178,9 @@ class Workbench:
     async def submit(
         self, *route: str, slots: tuple[int, ...] = (1,), prompt: str = "a lighthouse", **fields: Any
     ) -> Job:
-        """Submit a job as the use case would: held and due."""
+        """Submit a job as the use case would: held and due. What time runs had passed is the store's too."""
+        self.clock.ahead += self.run_clock.ahead
+        self.run_clock.ahead = 0
         request = JobRequest(prompt=prompt, count=sum(slots), **fields)
         job = Job(
             id=str(uuid.uuid4()),
