@@ -73,7 +73,9 @@ class Chain:
     def holds(self, prev: str, rows: bytes, head: str) -> bool:
         """Return whether `head` is what one of the keys made of `prev` and `rows`."""
         key_id = head.partition(".")[0]
-        return key_id in self._keys and hmac.compare_digest(self._seal(key_id, prev, rows), head)
+        if key_id not in self._keys:
+            return False
+        return hmac.compare_digest(self._seal(key_id, prev, rows).encode(), head.encode())
 
     def _seal(self, key_id: str, prev: str, rows: bytes) -> str:
         text = prev.encode() + hashlib.sha256(rows).digest()
