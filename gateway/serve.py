@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from gateway.api.exchange import ASGIApp
+    from gateway.api.edge import Edge
     from gateway.app import House
 
 BACKLOG: Final = 2048
 KEEP_ALIVE_SECONDS: Final = 75
+MOST_HEAD_BYTES: Final = 2**20
+"""Where a connection is cut whose request line and headers do not end. The edge refuses far less in words."""
 
 _T = TypeVar("_T")
 
@@ -39,6 +42,43 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to whoever runs the process."""
         yield
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection whose every refusal is a problem, and whose requests begin in bounded memory."""
+
+    _head_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head, then read."""
+        if self._head_bytes >= 0:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Stop counting, then go on."""
+        self._head_bytes = -1
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Count again, then go on."""
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the library's words are not ours
+        """Answer bytes that are no HTTP as the application answers mistakes, and hang up.
+
+        In the middle of another answer there is nothing to say that would be understood.
+        """
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            headers, body = self.config.loaded_app.unreadable()
+            lines = [b"%s: %s\r\n" % field for field in (*headers, (b"content-length", b"%d" % len(body)))]
+            head = [b"HTTP/1.1 400 Bad Request\r\n", *lines, b"connection: close\r\n\r\n"]
+            self.transport.write(b"".join([*head, body]))
+        self.transport.close()
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
@@ -99,14 +139,15 @@ async def _drain(house: House, server: uvicorn.Server, serving: asyncio.Task[Non
     await asyncio.wait((serving,))
 
 
-def server_of(app: ASGIApp, grace_seconds: int) -> uvicorn.Server:
+def server_of(app: Edge, grace_seconds: int) -> uvicorn.Server:
     """Return the server of an application, to be run on a listener by its `serve`."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=_Connection,
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # what clients do wrong is told by the application, once
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -8,6 +8,7 @@ HEAD is GET without a body, for every route at once. One event is told of every 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from litestar.exceptions import LitestarException
 
 from gateway.api import problems
 from gateway.api.cors import Cors, is_preflight
-from gateway.api.exchange import KEY, Answer, Exchange, Vanished
+from gateway.api.exchange import KEY, Answer, Exchange, Vanished, encode
 from gateway.api.limits import rate_fields
 from gateway.errors import Fault, Problem
 from policies.model import Reason
@@ -85,6 +86,16 @@ class Edge:
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self.app(scope, receive, send)
+
+    def unreadable(self) -> tuple[Headers, bytes]:
+        """Return headers and body of the answer (400) to bytes that are no HTTP, and tell of it."""
+        parts = self._parts
+        request_id = mint(parts.now(), parts.coin(10))
+        problem = Problem("invalid_request", "What was sent is not a request as RFC 9112 writes one.")
+        tell = functools.partial(parts.telemetry.request, route="unmatched", method="OTHER", status=400)
+        tell(seconds=0.0, request_id=request_id, code=problem.code)
+        own = ((b"content-type", problems.MEDIA_TYPE), (b"x-request-id", request_id.encode()), self._version)
+        return (*own, *_DEFAULTS, _VARY), encode(problems.view(problem, parts.public_url(), request_id))
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = self._parts

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+import uvicorn
 from msgspec import Struct
 
 from gateway.app import Choices, House
@@ -36,7 +37,7 @@ from gateway.telemetry import Telemetry
 from policies.bundle import Bundle
 from policies.egress import Allowed
 from policies.model import Principal, Role
-from tests.journeys.visitor import Visitor
+from tests.journeys.visitor import PATIENCE, Visitor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +130,7 @@ class Stage:
         self.foretold = 0
         """How many bugs a test plants."""
         self._grace = 1
+        self._serving = False
 
     def _settings(self, plot: Plot) -> Settings:
         return Settings(
@@ -163,6 +165,7 @@ class Stage:
     async def open(self) -> AsyncIterator[Stage]:
         """Serve, and stop however the test ends."""
         self.telemetry.open()
+        self._serving = True
         server = server_of(self.house.api, self._grace)
         await self.house.start()
         serving = asyncio.create_task(server.serve([self.listener]))
@@ -171,11 +174,22 @@ class Stage:
         try:
             yield self
         finally:
-            server.should_exit = True
-            await self.house.drain()
-            await serving
-            await self.house.close()
-            self.telemetry.close()
+            await self._stop(server, serving)
+
+    async def _stop(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+        """Drain, answer what is open, close. The server's own shutdown does so too, and sleeps in between."""
+        await self.house.drain()
+        serving.cancel()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        if server.server_state.tasks:
+            await asyncio.wait(server.server_state.tasks, timeout=PATIENCE)
+        for each in server.servers:
+            each.close()
+        await asyncio.wait((serving,))
+        await self.house.close()
+        self._serving = False
+        self.telemetry.close()
 
     # -- who calls -----------------------------------------------------------------------------------
 
@@ -202,6 +216,8 @@ class Stage:
     def lines(self) -> list[dict[str, Any]]:
         """What the log says so far."""
         self.telemetry.close()
+        if self._serving:
+            self.telemetry.open()
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
     @property

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
-
-import pytest
 
 from tests.journeys.stage import MINUTE, NOON, Stage
 
@@ -53,38 +51,39 @@ async def test_every_altered_byte_is_refused(stage: Stage) -> None:
             assert (reply.status, reply.code) == (403, "link_invalid"), (at, other)
 
 
-@pytest.mark.parametrize(
-    "spell",
-    [
-        lambda path: path.replace("/files/", "/files//"),
-        lambda path: path.replace("/0.png", "/./0.png"),
-        lambda path: path.replace("/0.png", "/../" + path.split("/")[3] + "/0.png"),
-        lambda path: path.replace("/0.png", "/%30.png"),
-        lambda path: path.replace("/0.png", "%2F0.png"),
-        lambda path: path.replace("/0.png", "/0.thumb.webp"),
-        lambda path: path.replace("/0.png", "/0.png/"),
-        lambda path: path.replace("/0.png", "/0.PNG"),
-        lambda path: path.replace("?exp=", "?exp=0"),
-        lambda path: path.replace("?exp=", "?exp=+"),
-        lambda path: path + "=",
-        lambda path: path + "A",
-        lambda path: path[:-1],
-        lambda path: path.replace("sig=", "sig=%5F"),
-        lambda path: path + "&exp=1",
-        lambda path: path + "&other=1",
-        lambda path: path + "&download=2",
-        lambda path: path.partition("?")[0],
-        lambda path: path.partition("&")[0],
-        lambda path: "/files/" + quote("../safelight.db", safe="") + "?" + path.partition("?")[2],
-        lambda path: "/files/../safelight.db?" + path.partition("?")[2],
-        lambda path: "/files/%2e%2e/%2e%2e/etc/passwd?" + path.partition("?")[2],
-        lambda path: "/files/..%5c..%5cetc?" + path.partition("?")[2],
-    ],
-)  # fmt: skip
-async def test_other_spellings_are_refused(stage: Stage, spell: Callable[[str], str]) -> None:
+SPELLINGS: Sequence[Callable[[str], str]] = [
+    lambda path: path.replace("/files/", "/files//"),
+    lambda path: path.replace("/0.png", "/./0.png"),
+    lambda path: path.replace("/0.png", "/../" + path.split("/")[3] + "/0.png"),
+    lambda path: path.replace("/0.png", "/%30.png"),
+    lambda path: path.replace("/0.png", "%2F0.png"),
+    lambda path: path.replace("/0.png", "/0.thumb.webp"),
+    lambda path: path.replace("/0.png", "/0.png/"),
+    lambda path: path.replace("/0.png", "/0.PNG"),
+    lambda path: path.replace("?exp=", "?exp=0"),
+    lambda path: path.replace("?exp=", "?exp=+"),
+    lambda path: path + "=",
+    lambda path: path + "A",
+    lambda path: path[:-1],
+    lambda path: path.replace("sig=", "sig=%5F"),
+    lambda path: path + "&exp=1",
+    lambda path: path + "&other=1",
+    lambda path: path + "&download=2",
+    lambda path: path.partition("?")[0],
+    lambda path: path.partition("&")[0],
+    lambda path: "/files/" + quote("../safelight.db", safe="") + "?" + path.partition("?")[2],
+    lambda path: "/files/../safelight.db?" + path.partition("?")[2],
+    lambda path: "/files/%2e%2e/%2e%2e/etc/passwd?" + path.partition("?")[2],
+    lambda path: "/files/..%5c..%5cetc?" + path.partition("?")[2],
+]
+
+
+async def test_other_spellings_are_refused(stage: Stage) -> None:
     """A link is good as it was made, letter by letter: no other path, query or place leads anywhere."""
-    reply = await stage.stranger().get(spell(await link(stage)))
-    assert (reply.status, reply.code) == (403, "link_invalid")
+    path = await link(stage)
+    for spell in SPELLINGS:
+        reply = await stage.stranger().get(spell(path))
+        assert (reply.status, reply.code) == (403, "link_invalid"), spell(path)
 
 
 async def test_link_runs_out(stage: Stage) -> None:

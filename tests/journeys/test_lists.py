@@ -58,31 +58,31 @@ async def shelf(opening: Opening, upstream: Fake) -> Stage:
     return stage
 
 
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("", "edcba"),
-        ("?limit=2", "ed"),
-        ("?state=succeeded", "da"),
-        ("?state=failed&state=blocked", "cb"),
-        ("?state=running", "e"),
-        ("?state=queued", ""),
-        ("?operation=generate", "edcba"),
-        ("?operation=edit", ""),
-        ("?model=quick", "c"),
-        ("?model=none", ""),
-        ("?metadata.page=1", "da"),
-        ("?metadata.page=1&metadata.shop.id=x%22y", "a"),
-        ("?metadata.page=", ""),
-        ("?subject=ann", "edcba"),
-        ("?created_after=2026-11-20T13:30:00Z", "edc"),
-        ("?created_before=2026-11-20T15:30:00.5%2B01:00", "cba"),
-        ("?created_after=2026-11-20T12:30:00Z&created_before=2026-11-20T14:30:00Z&state=blocked", "c"),
-    ],
-)
-async def test_list_filters_narrow_it(shelf: Stage, query: str, expected: str) -> None:
+FILTERS = [
+    ("", "edcba"),
+    ("?limit=2", "ed"),
+    ("?state=succeeded", "da"),
+    ("?state=failed&state=blocked", "cb"),
+    ("?state=running", "e"),
+    ("?state=queued", ""),
+    ("?operation=generate", "edcba"),
+    ("?operation=edit", ""),
+    ("?model=quick", "c"),
+    ("?model=none", ""),
+    ("?metadata.page=1", "da"),
+    ("?metadata.page=1&metadata.shop.id=x%22y", "a"),
+    ("?metadata.page=", ""),
+    ("?subject=ann", "edcba"),
+    ("?created_after=2026-11-20T13:30:00Z", "edc"),
+    ("?created_before=2026-11-20T15:30:00.5%2B01:00", "cba"),
+    ("?created_after=2026-11-20T12:30:00Z&created_before=2026-11-20T14:30:00Z&state=blocked", "c"),
+]
+
+
+async def test_list_filters_narrow_it(shelf: Stage) -> None:
     """Each filter keeps what fits it, filters add up, and the newest comes first."""
-    assert await prompts(shelf.visit(), query) == list(expected)
+    for query, expected in FILTERS:
+        assert await prompts(shelf.visit(), query) == list(expected), query
 
 
 async def test_admin_lists_the_tenant(shelf: Stage) -> None:
