@@ -7,14 +7,13 @@ loop that runs it, started, drained and closed, in this order; who listens on a 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from gateway.api import ApiParts, build_api
@@ -23,7 +22,7 @@ from gateway.auth import Authenticator, Trusted, dev_issuer, trust
 from gateway.blobs import FolderBlobs, Links
 from gateway.crash import Hook, nowhere
 from gateway.errors import Refusal
-from gateway.ids import uuid7
+from gateway.ids import Coin, uuid7
 from gateway.images import Studio
 from gateway.intake import Intake
 from gateway.jobs import Caller, Jobs, Rulebook
@@ -72,8 +71,9 @@ class Choices(Struct, frozen=True):
     adapters: Callable[[str, str | None], Adapter] = open_adapter
     around: Callable[[Store], Store] = lambda store: store
     crash: Hook = nowhere
+    body_seconds: float = 20.0
     now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-    coin: Callable[[int], bytes] = os.urandom
+    coin: Callable[[int], bytes] = field(default_factory=Coin)
     chance: Callable[[], float] = random.random
 
 
@@ -162,6 +162,7 @@ class House:
             cors_origins=server.cors_origins,
             trusted_proxies=server.trusted_proxies,
             max_wait_seconds=server.max_wait_seconds,
+            body_seconds=self._choices.body_seconds,
             dev=self._choices.dev,
             extra=self._choices.extra,
             coin=self._choices.coin,
