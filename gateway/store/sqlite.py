@@ -69,6 +69,7 @@ class SqliteBackend:
             self._unlock()
             raise
         if not read_only:
+            _make_durable(self._writer)
             _reclaim(self._writer, clock())
         self._reader.pragma("query_only", True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
@@ -362,15 +363,18 @@ def _open(path: Path, *, write: bool) -> apsw.Connection:
     try:
         connection = apsw.Connection(str(path), flags=mode, statementcachesize=512)
         connection.set_busy_timeout(SLOWEST_MS)
-        if write:
-            connection.pragma("journal_mode", "wal")
-            connection.pragma("synchronous", "full")
-            connection.pragma("secure_delete", True)
-            connection.pragma("wal_autocheckpoint", 16000)
         connection.pragma("cache_size", -32_000)
     except apsw.Error as error:
         raise Refusal(f"{path} cannot be opened as a store: {type(error).__name__}") from error
     return connection
+
+
+def _make_durable(connection: apsw.Connection) -> None:
+    """Set how a file that is known to be ours is written."""
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.pragma("secure_delete", True)
+    connection.pragma("wal_autocheckpoint", 16000)
 
 
 def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> None:

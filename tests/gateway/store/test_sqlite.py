@@ -1,0 +1,146 @@
+"""The file: who may open it, what it refuses to be, and what a death in mid-commit leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from gateway import doctor
+from gateway.errors import Refusal, StoreUnavailable
+from gateway.store.backend import SCHEMA
+from gateway.store.sqlite import SqliteBackend
+from tests.contracts.rig import SAID, Clock, Rig, attempt, counting, put, submit, take
+
+
+def open_file(path: Path, *, read_only: bool = False) -> SqliteBackend:
+    """Open a store at a path."""
+    return SqliteBackend(path, Clock(), read_only=read_only)
+
+
+def kept(folder: Path, text: bytes) -> bool:
+    """Whether a text is in any file of a folder."""
+    return any(text in path.read_bytes() for path in folder.iterdir())
+
+
+async def test_second_writer_is_refused(tmp_path: Path) -> None:
+    """A file that is open for writing is refused, by its own name or another, until it is let go."""
+    path = tmp_path / "data" / "safelight.db"
+    first = open_file(path)
+    alias = tmp_path / "alias.db"
+    alias.symlink_to(path)
+    for name in (path, alias):
+        with pytest.raises(Refusal, match="in use by another Safelight process"):
+            open_file(name)
+    await first.close()
+    await first.close()
+    await open_file(path).close()
+
+
+async def test_readers_stand_beside_writer(tmp_path: Path) -> None:
+    """A read-only opening needs no lock, sees what was committed, and cannot write."""
+    rig = Rig("sqlite", tmp_path)
+    store = await rig.open()
+    await put(store, rig.job())
+    reader = open_file(tmp_path / "safelight.db", read_only=True)
+    assert await reader.tenants() == ["acme"]
+    assert (await reader.ledger("acme", 0, 9))[0].entry.kind == "plan"
+    with pytest.raises(StoreUnavailable):
+        await reader.cut("acme", 1)
+    await reader.close()
+    await rig.close()
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+async def test_newer_schema_is_refused(tmp_path: Path, *, read_only: bool) -> None:
+    """A file of a later Safelight is refused with both numbers, and not touched; the lock is free again."""
+    path = tmp_path / "safelight.db"
+    await open_file(path).close()
+    with sqlite3.connect(path) as file:
+        file.execute(f"PRAGMA user_version = {SCHEMA + 1}")
+    file.close()
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(Refusal, match=f"schema {SCHEMA + 1}; this Safelight knows schema {SCHEMA}"):
+            open_file(path, read_only=read_only)
+    assert path.read_bytes() == before
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    """What is no data base, or another program's, is refused and left as it is."""
+    text = tmp_path / "notes.db"
+    text.write_bytes(b"this is not a data base, whatever its name says" * 99)
+    other = tmp_path / "other.db"
+    with sqlite3.connect(other) as file:
+        file.execute("CREATE TABLE bookmarks (url TEXT)")
+    file.close()
+    for path in (text, other):
+        before = path.read_bytes()
+        with pytest.raises(Refusal, match=r"(notes|other).db (is not|cannot be opened as) a "):
+            open_file(path)
+        assert path.read_bytes() == before
+
+
+def test_missing_file_is_not_made(tmp_path: Path) -> None:
+    """Reading where there is no store, or opening where there is no folder to be, is refused."""
+    with pytest.raises(Refusal, match="cannot be opened"):
+        open_file(tmp_path / "none.db", read_only=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(Refusal, match="cannot be opened"):
+        open_file(tmp_path / "folder.db")
+
+
+async def test_death_before_commit_leaves_nothing(tmp_path: Path) -> None:
+    """What dies between hold and commit was never there, for all of the batch, and the engine goes on."""
+    deadly = [True]
+
+    def crash(point: str) -> None:
+        if point == "held" and deadly[0]:
+            raise MemoryError
+
+    rig = Rig("sqlite", tmp_path)
+    store = rig.engine(SqliteBackend(tmp_path / "safelight.db", rig.clock, crash=crash))
+    answers = await asyncio.gather(*(submit(store, rig.job()) for _ in range(3)), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {MemoryError}
+    deadly[0] = False
+    await put(store, rig.job())
+    assert (await store.usage("acme", "ann")).user.flight == 1
+    assert await doctor.examine(store.backend, rig.chain) == []
+    await rig.close()
+
+
+async def test_copy_of_living_file_holds(tmp_path: Path) -> None:
+    """A copy of file and log at any moment is a store of that moment: what was answered is in it."""
+    rig = Rig("sqlite", tmp_path / "a")
+    store = await rig.open()
+    job = await put(store, rig.job())
+    (claim,) = await take(store)
+    await store.begin_attempt(claim, attempt())
+    (tmp_path / "b").mkdir()
+    for name in ("safelight.db", "safelight.db-wal"):
+        (tmp_path / "b" / name).write_bytes((tmp_path / "a" / name).read_bytes())
+    await store.cancel("acme", job.id, counting(), SAID)
+    copy = Rig("sqlite", tmp_path / "b")
+    again = await copy.open()
+    found = await again.get_job("acme", job.id, "ann")
+    assert found is not None
+    assert [each.open for each in found.job.attempts] == [True]
+    assert found.job.cancel_requested_at is None
+    assert await doctor.examine(again.backend, copy.chain) == []
+    await rig.close()
+    await copy.close()
+
+
+async def test_erased_text_leaves_file(tmp_path: Path) -> None:
+    """A prompt that was erased is in no byte of the file once it is closed."""
+    rig = Rig("sqlite", tmp_path)
+    store = await rig.open()
+    job = await put(store, rig.job(prompt="a very private lighthouse"))
+    await store.cancel("acme", job.id, counting(), SAID)
+    assert kept(tmp_path, b"private lighthouse")
+    await store.erase("acme", job.id, counting(), SAID)
+    await rig.close()
+    assert not kept(tmp_path, b"private lighthouse")
