@@ -55,7 +55,11 @@ class Server:
             self._environ[dev.CONCURRENCY] = str(at_once)
         self._log = data.with_suffix(".log")
         self._process = self._start()
-        self.client = self._ready()
+        try:
+            self.client = self._ready()
+        except BaseException:
+            self.kill()
+            raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         line = [sys.executable, "-m", "gateway", "dev", "--port", "0", "--data", str(self._data)]
@@ -67,7 +71,6 @@ class Server:
         until = time.monotonic() + START_SECONDS
         while (url := dev.read_run(self._data)) is None:
             if self._process.poll() is not None or time.monotonic() > until:
-                self.kill()
                 raise NotAsPromisedError(f"the server did not start: {self._log.read_text()[-1000:]}")
             time.sleep(LOOK_SECONDS)
         now = time.time_ns() // 1_000_000

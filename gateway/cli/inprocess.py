@@ -30,7 +30,7 @@ from policies.model import Job, JobRequest, JobState, Principal
 STEP_SECONDS: Final = 20.0
 
 
-class _Bugs:
+class Bugs:
     """Passes on the lines that tell of a bug; the rest is for operators of servers."""
 
     def __init__(self, sink: Sink) -> None:
@@ -52,7 +52,7 @@ class Inprocess:
 
     def __init__(self, data: Path, environ: Mapping[str, str], sink: Sink) -> None:
         self._settings = dev.settings_of(data, environ, "127.0.0.1", 0)
-        self._telemetry = Telemetry(_Bugs(sink), _now, level="error", version=VERSION)
+        self._telemetry = Telemetry(Bugs(sink), _now, level="error", version=VERSION)
         self._runner = asyncio.Runner()
         self._house: House
         self._who: Caller
@@ -104,7 +104,11 @@ class Inprocess:
         house = House(self._settings, files_of(self._settings), self._telemetry, Choices(dev=True))
         self._who = house.jobs.admit_caller(Principal(dev.TENANT, dev.SUBJECT))
         self._house = house
-        await house.start()
+        try:
+            await house.start()
+        except Refusal:
+            await house.close()
+            raise
 
     async def _close(self) -> None:
         await self._house.drain()

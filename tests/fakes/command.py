@@ -27,7 +27,8 @@ LAST: Final = "Ctrl-C stops."
 
 def environ(**more: str) -> dict[str, str]:
     """Return this process's environment without anything that would change what a command does."""
-    kept = {k: v for k, v in os.environ.items() if k not in KEYS and not k.startswith("SAFELIGHT_")}
+    odd = {*KEYS, "LINES", "COLUMNS", "FORCE_COLOR"}
+    kept = {k: v for k, v in os.environ.items() if k not in odd and not k.startswith("SAFELIGHT_")}
     return {**kept, **more}
 
 

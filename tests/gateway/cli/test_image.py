@@ -198,15 +198,3 @@ def test_unwritable_output_is_told(tmp_path: Path) -> None:
     order = Order("x", {}, tmp_path / "no" / "out.png", None, None, tmp_path / "data")
     with pytest.raises(Refusal, match=r"cannot be written: No such file or directory\. .* job_"):
         run_image(order, {}, Screen(io.StringIO(), io.StringIO()), io.BytesIO())
-
-
-def test_process_needs_its_folder(tmp_path: Path) -> None:
-    """A data folder that another process holds is refused, and let go of nothing it does not hold."""
-    with Inprocess(tmp_path, {}, io.BytesIO()):  # noqa: SIM117 - the second is what fails
-        with (
-            pytest.raises(Refusal, match="in use by another Safelight process"),
-            Inprocess(tmp_path, {}, io.BytesIO()),
-        ):
-            pass
-    with Inprocess(tmp_path, {}, io.BytesIO()) as maker:
-        assert maker.submit({"prompt": "x"}).job.queue == Place(0)
