@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,3 +187,29 @@ async def test_long_trail_is_paged(rig: Rig) -> None:
     trail = await verify(rig)
     assert isinstance(trail, Verified)
     assert trail.links == doctor.PAGE + 1
+
+
+class Uncut:
+    """A back end that dies before it removes what an anchor stands for."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    async def cut(self, tenant: str, version: int) -> int:
+        """Remove nothing."""
+        return 0
+
+
+async def test_death_before_cut_holds(rig: Rig, jobs: list[Job]) -> None:
+    """Links that an anchor already stands for, and that are still there, are passed over."""
+    store = rig.engine(Uncut(rig.backend()))
+    rig.clock.forward(DAY)
+    await put(store, rig.job())
+    await store.sweep(Retention(30 * DAY, HOUR))
+    trail = await verify(rig)
+    assert isinstance(trail, Verified)
+    assert (trail.links, trail.since) == (1, 10)
+    assert await diagnose(rig) == []
