@@ -29,5 +29,6 @@ class Coin:
 def uuid7(now: int, coin: bytes) -> str:
     """Return the text of a UUIDv7 of this millisecond and ten random bytes."""
     low = int.from_bytes(coin)
-    text = f"{now & 0xFFFFFFFFFFFF:012x}7{low >> 64 & 0xFFF:03x}{low & 0x3FFFFFFFFFFFFFFF | 1 << 63:016x}"
+    high = (now & 0xFFFFFFFFFFFF) << 16 | 7 << 12 | low >> 64 & 0xFFF
+    text = f"{high << 64 | 1 << 63 | low & 0x3FFFFFFFFFFFFFFF:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -8,21 +8,19 @@ other; what is spelled otherwise names nothing.
 
 from __future__ import annotations
 
-import base64
 import functools
 import re
 from typing import Final
 
 PREFIX: Final = "job_"
 
-_CROCKFORD: Final = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_RFC_4648: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_PYTHON: Final = b"0123456789abcdefghijklmnopqrstuv"
-"""Three alphabets of the same digits: as ULIDs write them, as `base64` makes them, as `int` reads them."""
-_OUT: Final = bytes.maketrans(_RFC_4648, _CROCKFORD)
-_IN: Final = bytes.maketrans(_CROCKFORD, _PYTHON)
-_LEAD: Final = bytes(4)
-"""20 bytes are 32 characters; 16 of them after four zeros end in the 26 that count."""
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PYTHON: Final = "0123456789abcdefghijklmnopqrstuv"
+"""Two alphabets of the same digits: as ULIDs write them, and as `int` reads them."""
+_IN: Final = bytes.maketrans(_CROCKFORD.encode(), _PYTHON.encode())
+_PAIRS: Final = tuple(a + b for a in _CROCKFORD for b in _CROCKFORD)
+_SHIFTS: Final = tuple(range(120, -1, -10))
+"""Ten bits are two characters; thirteen times ten are 128 after two zeros."""
 
 _SHOWN: Final = re.compile(rb"job_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -31,8 +29,8 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 @functools.lru_cache(maxsize=4096)
 def shown(uuid: str) -> str:
     """Return the client's spelling of a UUID's text."""
-    number = bytes.fromhex(uuid.replace("-", ""))
-    return PREFIX + base64.b32encode(_LEAD + number)[6:].translate(_OUT).decode()
+    number = int(uuid.replace("-", ""), 16)
+    return PREFIX + "".join([_PAIRS[number >> shift & 0x3FF] for shift in _SHIFTS])
 
 
 @functools.lru_cache(maxsize=4096)

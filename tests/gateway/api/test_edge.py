@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.api.edge import MOST_PATH, mint
+from gateway.api.edge import MOST_PATH
 from gateway.errors import CATALOGUE, Problem, StoreUnavailable
+from gateway.ids import uuid7
 from tests.fakes.asgi import Open, scope_of
 from tests.fakes.jobs import NOON
 from tests.gateway.api.conftest import Site
@@ -234,5 +235,5 @@ async def test_forwarded_address_needs_trust(
 
 def test_request_id_is_uuid7() -> None:
     """A request id begins with its instant, and says of itself that it is a version 7 UUID."""
-    assert mint(NOON, b"\xff" * 10) == "01a1f8d3-ea00-7fff-bfff-ffffffffffff"
-    assert mint(NOON, bytes(10)) == "01a1f8d3-ea00-7000-8000-000000000000"
+    assert uuid7(NOON, b"\xff" * 10) == "01a1f8d3-ea00-7fff-bfff-ffffffffffff"
+    assert uuid7(NOON, bytes(10)) == "01a1f8d3-ea00-7000-8000-000000000000"
