@@ -69,6 +69,9 @@ class Run:
     def __init__(self, parts: Parts, claim: Claim) -> None:
         self.parts = parts
         self.job = claim.job
+        self.claim = claim
+        self.ending = False
+        """Whether only the end is still to be written: the fence guards that, and nothing is left to cut."""
         self._fence = claim.fence
         self._deadline = claim.job.created_at + int(parts.deadline_seconds * 1000)
         self._writing = asyncio.Lock()
@@ -124,6 +127,7 @@ class Run:
         return lifecycle.concluded(job, now)
 
     async def _record(self, end: End) -> Job | None:
+        self.ending = True
         claim = Claim(self.job, self._fence)
         record = Record(action="job.end")
         answer = await self.insist(lambda: self.parts.store.record(claim, end, record))

@@ -47,7 +47,7 @@ class Worker:
         self._telemetry = telemetry
         self._concurrency = concurrency
         self._renew_seconds = renew_seconds
-        self._running: dict[asyncio.Task[None], Claim] = {}
+        self._running: dict[asyncio.Task[None], Run] = {}
         self._freed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -83,7 +83,8 @@ class Worker:
             task.cancel()
         await asyncio.wait((*cut, *self._tasks))
         if cut:
-            await self._parts.store.give_back(list(cut.values()))
+            claims = [run.claim for run in cut.values()]
+            await self._try("give back", lambda: self._parts.store.give_back(claims))
 
     async def _claim(self) -> None:
         while not self._parts.lifetime.draining:
@@ -107,8 +108,9 @@ class Worker:
         room = self._concurrency - len(self._running)
         claims = await self._parts.store.claim(room, LEASE_MS) if room else ()
         for claim in claims:
-            task = asyncio.get_running_loop().create_task(self._run(claim), name=f"job {claim.job.id}")
-            self._running[task] = claim
+            run = Run(self._parts, claim)
+            task = asyncio.get_running_loop().create_task(self._run(run), name=f"job {claim.job.id}")
+            self._running[task] = run
             task.add_done_callback(self._forget)
         if not claims:
             await self._idle(look=room > 0)
@@ -134,9 +136,9 @@ class Worker:
         self._running.pop(task, None)
         self._freed.set()
 
-    async def _run(self, claim: Claim) -> None:
+    async def _run(self, run: Run) -> None:
         """Run a job; whatever ends the run without an end of the job gives it back, if it is ours to give."""
-        run = Run(self._parts, claim)
+        claim = run.claim
         try:
             job = await run.finish()
         except Parted as parted:
@@ -182,10 +184,10 @@ class Worker:
 
     async def _renew_once(self) -> None:
         """Renew all leases; a run whose lease is lost is cut."""
-        claims = dict(self._running)
-        lost = await self._parts.store.renew(list(claims.values()), LEASE_MS)
-        for task, claim in claims.items():
-            if claim.job.id in lost:
+        runs = dict(self._running)
+        lost = await self._parts.store.renew([run.claim for run in runs.values()], LEASE_MS)
+        for task, run in runs.items():
+            if run.claim.job.id in lost and not run.ending:
                 task.cancel()
 
 

@@ -163,6 +163,24 @@ async def test_lost_lease_cuts_the_run(tmp_path: Path) -> None:
         assert bench.told("job") == []
 
 
+class EndsSlowly(Wrapped):
+    """A store that answers an end only after the next renewal."""
+
+    async def record(self, *ended: Any) -> Any:
+        """Record, and answer late."""
+        answer = await self.engine.record(*ended)
+        self.renewed.clear()
+        await self.renewed.wait()
+        return answer
+
+
+async def test_ended_jobs_are_not_cut(tmp_path: Path) -> None:
+    """A job that has just ended has no lease to lose: its end is told, whatever a renewal finds."""
+    async with workbench(tmp_path, "main", renew_seconds=0.01, store=EndsSlowly) as bench:
+        job = await bench.worked(await bench.submit("main"))
+        assert [line["job"] for line in bench.told("job")] == [job.id]
+
+
 # -- drain -----------------------------------------------------------------------------------------
 
 
@@ -221,6 +239,19 @@ async def test_drain_ends_and_cuts(tmp_path: Path) -> None:
             ended = await bench.worked(job)
             assert ended.operator_flag == "outcome_unknown"
             assert bench.counts("main") == (0, 0)
+
+
+async def test_drain_outlives_store(tmp_path: Path) -> None:
+    """A drain that cannot give its leases back ends all the same: they run out by themselves."""
+    gate = Gate()
+    async with gate.server, workbench(tmp_path, "main", bases=gate.base, store=Wrapped) as bench:
+        await bench.submit("main")
+        bench.worker.start()
+        await gate.server.heard.wait()
+        wrapped(bench).troubles["give_back"] = [StoreUnavailable("gone")]
+        await bench.drain(0.01)
+        assert len(bench.worker) == 0
+        assert [line["kind"] for line in bench.told("fault")] == ["give back"]
 
 
 async def test_drain_returns_waiting_jobs(tmp_path: Path) -> None:
