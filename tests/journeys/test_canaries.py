@@ -134,7 +134,8 @@ class Owner:
         said = await self.visitor.submit(f"{PROMPT} {mark}".strip(), model=model, metadata={"for": "ann"})
         assert said.status == 202, said
         path = f"/v1/jobs/{said.json['id']}"
-        read = await self.visitor.get(f"{path}?wait={0.2 if mark == '[hang]' else 2}")
+        lingers = mark == "[hang]" or (model == "plus" and mark in ("[504]", "[half]"))
+        read = await self.visitor.get(f"{path}?wait={0.2 if lingers else 20}")
         self.told += [said, read]
         if not read.json["ended"]:
             self.told.append(await self.visitor.post(f"{path}/cancel"))

@@ -290,7 +290,7 @@ async def test_unpriced_tells_the_operator(opening: Opening, upstream: Fake) -> 
 
 async def test_dead_store_admits_nothing(stage: Stage, upstream: Fake) -> None:
     """Without its store the house admits nothing and says when to come again; with it, it goes on."""
-    ann = stage.visit()
+    ann = stage.visit(plan="max")
     for verb in ("submit", "get_job", "list_jobs", "usage", "cancel", "erase", "audit_page"):
         stage.sick.verb = verb
         replies = await asyncio.gather(
