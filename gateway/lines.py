@@ -44,11 +44,12 @@ def keep(fields: Mapping[str, object]) -> tuple[dict[str, object], int]:
 
     None stands for "does not apply" and is left out without being counted.
     """
+    there = {name: value for name, value in fields.items() if value is not None}
+    if _plain(there):
+        return there, 0
     kept: dict[str, object] = {}
     dropped = 0
-    for name, value in fields.items():
-        if value is None:
-            continue
+    for name, value in there.items():
         if name not in FIELDS:
             dropped += 1
         elif isinstance(value, str):
@@ -60,6 +61,28 @@ def keep(fields: Mapping[str, object]) -> tuple[dict[str, object], int]:
         else:
             dropped += 1
     return kept, dropped
+
+
+def _plain(fields: Mapping[str, object]) -> bool:
+    """Whether all fields may be written as they are: what nearly every line is, told by few looks."""
+    if not FIELDS.issuperset(fields):
+        return False
+    words: list[str] = []
+    for value in fields.values():
+        kind = type(value)
+        if kind is str:
+            words.append(value)  # type: ignore[arg-type]
+        elif kind is float:
+            if value != round(value, 6):  # type: ignore[call-overload]
+                return False
+        elif kind is not bool and (kind is not int or not -EXACT <= value <= EXACT):  # type: ignore[operator]
+            return False
+    text = "".join(words)
+    return text.isprintable() and "?" not in text and (len(text) <= LONGEST or _short(words))
+
+
+def _short(words: list[str]) -> bool:
+    return len(max(words, key=len)) <= LONGEST
 
 
 def bound(text: str, longest: int = LONGEST) -> str:

@@ -68,7 +68,10 @@ class Keyring:
         for place, secret in enumerate(live):
             if len(_bytes(secret)) < SHORTEST:
                 raise Refusal(f"secret {place} is shorter than {SHORTEST} bytes: use `openssl rand -hex 32`")
-        self._keys = {p: tuple(_derive(secret, p, "key", 32) for secret in live) for p in PURPOSES}
+        self._keys = {
+            p: tuple(hmac.new(_derive(secret, p, "key", 32), digestmod="sha256") for secret in live)
+            for p in PURPOSES
+        }
         self._ids = {p: _derive(live[0], p, "id", 8).hex() for p in PURPOSES}
 
     def __repr__(self) -> str:
@@ -76,16 +79,23 @@ class Keyring:
 
     def sign(self, purpose: Purpose, data: bytes) -> bytes:
         """Return the 32 bytes of HMAC-SHA256 over `data` under the purpose's first key."""
-        return hmac.digest(self._keys[purpose][0], data, "sha256")
+        return _mac(self._keys[purpose][0], data)
 
     def verify(self, purpose: Purpose, data: bytes, mac: bytes) -> bool:
         """Say whether any live key of the purpose signed `data` so. Takes the same time for all answers."""
-        good = [hmac.compare_digest(hmac.digest(key, data, "sha256"), mac) for key in self._keys[purpose]]
+        good = [hmac.compare_digest(_mac(key, data), mac) for key in self._keys[purpose]]
         return any(good)
 
     def key_id(self, purpose: Purpose) -> str:
         """Return 16 hex digits that name the signing key and tell nothing of it."""
         return self._ids[purpose]
+
+
+def _mac(key: hmac.HMAC, data: bytes) -> bytes:
+    """Return the MAC of `data`, from a copy of a keyed start: the library sets a key up slowly."""
+    mac = key.copy()
+    mac.update(data)
+    return mac.digest()
 
 
 def load_or_create(path: Path, coin: Callable[[int], bytes] = secrets.token_bytes) -> Secret:

@@ -212,6 +212,7 @@ class Telemetry:
         verb = method if method in METHODS else "OTHER"
         self._metrics.requests.at(route, verb, f"{status // 100}xx").inc()
         self._metrics.request_seconds.at(route).observe(seconds)
+        seconds = round(seconds, 6)
         self.event("request", level=level, route=route, method=verb, status=status, seconds=seconds, **fields)
 
     def attempt(

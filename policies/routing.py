@@ -206,11 +206,11 @@ def fit(ways: tuple[Way, ...], ask: Ask) -> Fit | Deny:
     """Return the ways that can make it; where none can, drop what may be dropped or say what to change."""
     notes: tuple[str, ...] = ()
     for field, able in _DEMANDS:
-        some = tuple(way for way in ways if able(way, ask))
+        some = tuple([way for way in ways if able(way, ask)])
         if not some and field in _DROPPED and ask.request.on_unsupported == "drop":
             value = getattr(ask.request, field)
             ask = ask._replace(request=structs.replace(ask.request, **{field: _DROPPED[field]}))
-            some = tuple(way for way in ways if able(way, ask))
+            some = tuple([way for way in ways if able(way, ask)])
             notes += (f"{field}: {value} was dropped, no configured provider of {ask.alias} takes it",)
         if not some:
             return _unfit(field, able, ways, ask)
