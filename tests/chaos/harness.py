@@ -25,6 +25,10 @@ ANY_MOMENT = "any moment"
 LIFE_SECONDS = 4.0
 TRICKLE_SECONDS = 0.1
 END_SECONDS = 60.0
+MISSES = 8
+"""Lives in a row without the death they were for, after which a run is given up."""
+DRAINING = 0.3
+"""The share of deaths at any moment that come while the process is stopping."""
 STOPPED = frozenset({"lease_returned"})
 """Points that are passed only by a process that was told to stop."""
 ONCE = frozenset({"audit_appended"})
@@ -59,14 +63,16 @@ class Run:
         """Bring about every death of the profile, with clients at work all the time."""
         plan = [point for point, hits in wanted(self._profile).items() for _ in range(hits)]
         self._dice.shuffle(plan)
-        lives = tries = max(1, len(plan))
-        while plan and self._stage.lives < 3 * tries:
-            self._order(-(-self._profile.jobs // lives))
+        share = -(-self._profile.jobs // max(1, len(plan)))
+        missed = 0
+        while plan and missed < MISSES:
+            self._order(share)
             point = plan.pop()
             before = self._stage.hits()[point]
             await self._die(point)
             self._exposed |= await self._stage.under_way()
-            if self._stage.hits()[point] == before:
+            missed = 0 if self._stage.hits()[point] > before else missed + 1
+            if missed:
                 plan.insert(0, point)
 
     async def finish(self) -> None:
@@ -116,7 +122,11 @@ class Run:
         stage, dice = self._stage, self._dice
         if point == ANY_MOMENT:
             await stage.begin()
-            if await stage.gone(dice.uniform(0, 0.6)) is None:
+            await stage.gone(dice.uniform(0, 0.6))
+            if dice.random() < DRAINING:
+                stage.signal(signal.SIGTERM)
+                await stage.gone(dice.uniform(0, 0.2))
+            if not stage.ended.done():
                 stage.strike()
         else:
             await stage.begin(_spec(point, dice))

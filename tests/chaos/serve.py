@@ -9,10 +9,10 @@ for. A line of the marks file is on disk before the kill, so that what did not h
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -58,7 +58,7 @@ class Fuse:
         if self._left:
             return
         if self._late_ms:
-            asyncio.get_running_loop().call_later(self._late_ms / 1000, self._burn)
+            threading.Timer(self._late_ms / 1000, self._burn).start()
         else:
             self._burn()
 

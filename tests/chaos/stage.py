@@ -47,8 +47,8 @@ class Setup(Struct, frozen=True):
 
     delay: float = 0.12
     concurrency: int = 8
-    attempt_seconds: int = 10
-    drain_seconds: int = 11
+    attempt_seconds: int = 20
+    drain_seconds: int = 21
     grace_seconds: int = 2
     plant: Plant = ""
 
@@ -85,13 +85,13 @@ class Stage:
 
     async def __aenter__(self) -> Self:
         try:
-            self._fakes = dict(zip(FAKES, await asyncio.gather(*map(self._fake, FAKES)), strict=True))
-            self._configure()
             environ = {**os.environ, "CHAOS_SECRET": SECRET, **{f"KEY_{n.upper()}": KEYS[n] for n in FAKES}}
             config = str(self.folder / "safelight.yaml")
             nursery = await self._start(
                 "nursery", "tests.chaos.nursery", config, self.setup.plant, env=environ
             )
+            self._fakes = dict(zip(FAKES, await asyncio.gather(*map(self._fake, FAKES)), strict=True))
+            self._configure()
             self._reading = asyncio.create_task(self._read(nursery), name="nursery")
         except BaseException:
             await self.__aexit__()

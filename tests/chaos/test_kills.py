@@ -34,7 +34,7 @@ async def test_planted_fault_is_seen(
     tmp_path: Path, *, plant: Plant, points: tuple[str, ...], promise: str
 ) -> None:
     """A blind re-send and an answer before the commit each turn a short run red, for the right reason."""
-    profile = Profile(jobs=30, hits=3, moments=2, points=points, end_seconds=4, setup=Setup(plant=plant))
+    profile = Profile(jobs=30, hits=3, moments=2, points=points, end_seconds=2, setup=Setup(plant=plant))
     found = await run(tmp_path, profile)
     assert found.injected, str(found)
     assert promise in found.broken()

@@ -149,6 +149,7 @@ def _figures(books: Books, stage: Stage) -> dict[str, int]:
         "replays": len(books.orders("replayed")),
         "deleted": len(books.orders("deleted")),
         "paid calls": sum(paid.total() for paid in books.paid.values()),
+        "sent again under a key": sum(call.outcome == "replayed" for call in stage.calls("plus")),
         **dict(sorted(states.items())),
     }
 
