@@ -67,17 +67,6 @@ CATALOGUE: Final[Mapping[str, Code]] = {
 }
 # fmt: on
 
-JOB_ERRORS: Final[Mapping[str, str]] = {
-    "upstream_failed": "The provider could not make the image.",
-    "upstream_refused": "The provider's content policy refused it.",
-    "upstream_timeout": "The provider did not finish in time.",
-    "outcome_unknown": "The connection to the provider broke before its answer was whole. Nothing was charged.",
-    "deadline_exceeded": "The job was not made before its deadline.",
-    "input_unreadable": "An input image could not be read.",
-    "output_rejected": "What the provider sent is not an image that can be delivered.",
-    "canceled": "The job was canceled.",
-}
-
 
 class Problem(Exception):  # noqa: N818 - the field's word (RFC 9457)
     """A request that cannot go on: a code of the catalogue and what is special about this case."""

@@ -217,6 +217,7 @@ class Attempt(Struct, frozen=True):
 
     `n` counts the attempts of a slot. `sent_key` is the idempotency key given to a provider that takes
     one. `next` is the encoded request that asks for the result, once the upstream named its own id.
+    A slot is done when its last attempt holds outputs or a code; `flag` is for the operator.
     """
 
     slot: int
@@ -227,6 +228,16 @@ class Attempt(Struct, frozen=True):
     sent_key: str | None = None
     upstream_id: str | None = None
     next: bytes | None = None
+    outputs: tuple[Output, ...] = ()
+    code: str | None = None
+    stage: Literal["input", "upstream", "output"] = "upstream"
+    cost: Money | None = None
+    flag: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the slot this attempt belongs to needs no other."""
+        return bool(self.outputs) or self.code is not None
 
 
 class Shaping(Struct, frozen=True):
