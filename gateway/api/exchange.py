@@ -42,6 +42,12 @@ class Vanished(Exception):  # noqa: N818 - nobody is left to be told of an error
     """The client closed the connection before its request was whole."""
 
 
+async def left(receive: Receive) -> None:
+    """Return when the client has left; what it still sends is passed over."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class _Late:
     """Cancels a task whose time is up, and remembers that it did."""
 

@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.api.account import LimitsView, limits_view
-from gateway.api.exchange import JSON, Answer, Exchange, exchange_of, json_answer
+from gateway.api.exchange import JSON, Answer, Exchange, Vanished, exchange_of, json_answer, left
 from gateway.api.gate import closed
 from gateway.api.limits import credits_field
 from gateway.api.queries import Cursors, Query
@@ -220,16 +220,22 @@ class JobCalls:
         )
 
     async def _waited(self, exchange: Exchange, job: str, after: int | None, seconds: float) -> Found:
-        """Return the job once there is news of it, or as it is when time or this process runs out."""
+        """Return the job once there is news of it, or as it is when time or this process runs out.
+
+        Raises `Vanished` when the client leaves first.
+        """
         exchange.waited = True
         news = asyncio.ensure_future(self._jobs.wait(exchange.who, job, after, seconds))
         stop = asyncio.ensure_future(self._lifetime.stopping.wait())
+        gone = asyncio.ensure_future(left(exchange.receive))
         try:
-            await asyncio.wait((news, stop), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((news, stop, gone), return_when=asyncio.FIRST_COMPLETED)
+            if gone.done() and not news.done():
+                raise Vanished
             return news.result() if news.done() else await self._jobs.get(exchange.who, job)
         finally:
-            news.cancel()
-            stop.cancel()
+            for task in (news, stop, gone):
+                task.cancel()
 
     async def _shown(
         self, exchange: Exchange, job: Job, status: int, headers: list[tuple[bytes, bytes]]

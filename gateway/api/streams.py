@@ -16,7 +16,7 @@ from litestar import get
 from litestar.connection import Request
 from litestar.handlers import HTTPRouteHandler
 
-from gateway.api.exchange import Answer, Exchange, Reply, Vanished, exchange_of
+from gateway.api.exchange import Answer, Exchange, Reply, Vanished, exchange_of, left
 from gateway.api.gate import closed
 from gateway.api.jobs import job_id
 from gateway.api.limits import StreamSlots
@@ -228,7 +228,7 @@ class Stream:
 
     async def _run(self, receive: Any, send: Any) -> None:
         await _push(send, OPENING)
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone = asyncio.ensure_future(left(receive))
         stop = asyncio.ensure_future(self._lifetime.stopping.wait())
         following = asyncio.ensure_future(_next(self._events))
         try:
@@ -272,11 +272,6 @@ async def _push(send: Any, part: bytes) -> None:
             await send({"type": "http.response.body", "body": part, "more_body": True})
     except TimeoutError:
         raise Vanished from None
-
-
-async def _disconnected(receive: Any) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _told(job: Job, seen: int | None) -> bool:

@@ -280,6 +280,19 @@ async def test_wait_is_clamped(site: Site) -> None:
     assert (await site.get(f"{ONE}?wait=0")).json["state"] == "queued"
 
 
+async def test_wait_ends_with_its_client(site: Site) -> None:
+    """A client that leaves while it waits is answered nothing, and its waiter goes with it."""
+    site.jobs.put(1)
+    opened = site.open("GET", f"{ONE}?wait=20", [site.bearer()])
+    await settle()
+    assert len(site.jobs.bell) == 1
+    opened.left.set()
+    assert (await opened.done()).status == 0
+    await settle()
+    assert not len(site.jobs.bell)
+    assert site.told[-1]["status"] == 499
+
+
 async def test_wait_ends_with_drain(site: Site) -> None:
     """A stopping process answers its waiting reads with the job as it is."""
     site.jobs.put(1)
