@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from gateway.auth import Issuer
 from gateway.secrets import Secret
+from policies import egress
 from policies.bundle import Name
 
 Role = Literal["all", "api", "worker"]
@@ -53,10 +54,10 @@ def _network(text: str) -> str | None:
     return None
 
 
-def _host(text: str) -> str | None:
-    if _HOST.fullmatch(text) or _network(text) is None:
+def _allowed(text: str) -> str | None:
+    if isinstance(egress.read_allowed((text,)), egress.Allowed):
         return None
-    return "must be a host name, an IP address or a network such as 10.0.0.0/8"
+    return "must be a host, host:port, an IP address, address:port, or a network such as 10.0.0.0/8"
 
 
 def _store_url(text: str) -> str | None:
@@ -78,13 +79,12 @@ def _blobs_url(text: str) -> str | None:
 
 
 _PRINTED: Final = re.compile(r"[!-~]+")
-_HOST: Final = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,62}))*")
 
 Text = Annotated[str, Meta(min_length=1, max_length=2048)]
 WebUrl = Annotated[str, Meta(max_length=2048, extra={"check": _web_url})]
 Origin = Annotated[str, Meta(max_length=255, extra={"check": _origin})]
 Network = Annotated[str, Meta(max_length=64, extra={"check": _network})]
-Host = Annotated[str, Meta(max_length=253, extra={"check": _host})]
+Reach = Annotated[str, Meta(max_length=259, extra={"check": _allowed})]
 StoreUrl = Annotated[str, Meta(max_length=2048, extra={"check": _store_url})]
 BlobsUrl = Annotated[str, Meta(max_length=2048, extra={"check": _blobs_url})]
 
@@ -168,9 +168,9 @@ class PoliciesSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OutboundSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Hosts and addresses that may be called although they are not public."""
+    """Hosts, addresses and networks that may be called although they are not public, at any port or one."""
 
-    allow: Annotated[tuple[Host, ...], Meta(max_length=1000)] = ()
+    allow: Annotated[tuple[Reach, ...], Meta(max_length=1000)] = ()
 
 
 class WebhooksSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -336,6 +336,29 @@ def test_role_beside_sqlite_is_told(home: Home) -> None:
     ]
 
 
+_REACHED = (
+    "images.internal", "Images.Internal:8443", "10.0.0.9", "10.0.0.9:8080", "10.0.0.0/8", "fd00::1",
+    "[fd00::1]:8080", "fd00::/8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", _REACHED)
+def test_allowed_targets_pass(home: Home, entry: str) -> None:
+    """What the judge of outgoing calls can be told to let pass can be written in the settings."""
+    home.write("safelight.yaml", SETTINGS + f'outbound: {{allow: ["{entry}"]}}\n')
+    assert home.told() == []
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "a b", "host:", "host:0x50", "host:70000", "10.0.0.1/8", "https://host", "0x7f.1", "[::1"]
+)
+def test_other_targets_are_told(home: Home, entry: str) -> None:
+    """An entry that the judge would not understand is a mistake at its place, before anything starts."""
+    home.write("safelight.yaml", SETTINGS + f'outbound: {{allow: ["{entry}"]}}\n')
+    known = "a host, host:port, an IP address, address:port, or a network such as 10.0.0.0/8"
+    assert home.told() == [f"safelight.yaml:12:20: outbound.allow[0]: must be {known}"]
+
+
 def test_doubts_are_warnings(home: Home) -> None:
     """What runs but may not be meant is told and does not fail the check."""
     home.spoil("safelight.yaml", ', public_url: "https://images.example.com"', "")

@@ -141,7 +141,7 @@ def test_wrong_override_names_its_variable() -> None:
         ("server: {cors_origins: ['*']}", ["must be an exact origin"]),
         ("server: {cors_origins: ['null', 'https://A.example', 'https://a.example/']}", ["exact origin"] * 3),
         ("server: {trusted_proxies: [proxy, 10.0.0.1/8]}", ["must be an IP address or a network"] * 2),
-        ("outbound: {allow: [a_b, '', 'https://x']}", ["must be a host name"] * 3),
+        ("outbound: {allow: [a b, '', 'https://x']}", ["must be a host, host:port"] * 3),
         ("store: {url: 'sqlite://host/x'}", ["must be sqlite:///FILE"]),
         ("store: {url: 'sqlite:///'}", ["must be sqlite:///FILE"]),
         ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
