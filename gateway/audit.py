@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -19,15 +19,20 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+FORMAT: Final = 1
+
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Record(Struct, frozen=True, omit_defaults=True):
-    """One line of the trail. `at` and `ref` are filled by the store; `count` folds equal denials."""
+    """One line of the trail. `at` and `ref` are filled by the store; `count` folds equal denials.
+
+    What has its default is left out when it is written, but the format number never is.
+    """
 
     action: str
     decision: Literal["allow", "deny"] = "allow"
-    f: int = 1
+    f: int = msgspec.field(default_factory=lambda: FORMAT)
     at: int = 0
     ref: str = ""
     job: str | None = None
@@ -45,8 +50,8 @@ _decoder = msgspec.json.Decoder(tuple[Record, ...])
 
 
 def encode(records: Sequence[Record]) -> bytes:
-    """Return the canonical bytes of a commit's records. `f` is always written."""
-    return _encoder.encode([{**msgspec.to_builtins(record), "f": record.f} for record in records])
+    """Return the canonical bytes of a commit's records."""
+    return _encoder.encode(records)
 
 
 def decode(data: bytes) -> tuple[Record, ...]:

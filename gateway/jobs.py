@@ -240,6 +240,7 @@ class Jobs:
         """Return the trail's line for a submit: the prompt only as a keyed hash."""
         return Record(
             action=action,
+            job=job.id,
             model=job.model or None,
             credits=job.quoted,
             prompt=self._ring.sign("prompts", job.request.prompt.encode())[:16].hex(),

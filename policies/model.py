@@ -30,7 +30,7 @@ class Role(enum.StrEnum):
     PLATFORM_ADMIN = "platform_admin"
 
 
-class Principal(Struct, frozen=True):
+class Principal(Struct, frozen=True, cache_hash=True):
     """Who calls: proven by `auth`, mapped by `access`. `scopes` is None where a token has none."""
 
     tenant: str

@@ -108,7 +108,7 @@ class SubmitMove(_Move):
         draft.post(subject, answer.usage, answer.entries, job.policy_version)
         if self.key is not None:
             draft.bind(subject, self.key.text, KeyRow(self.key.fingerprint, job.id, draft.now))
-        draft.say(subject, replace(self._record, job=job.id))
+        draft.say(subject, self._record)
         return Submitted(job, answer.usage)
 
     def _replay(self, draft: Draft, bound: KeyRow, key: Key) -> object:
@@ -347,4 +347,4 @@ class AttemptMove:
 
 
 def _denied(record: Record, deny: Deny) -> Record:
-    return replace(record, decision="deny", code=str(deny.reason), rule=deny.rule, credits=0)
+    return replace(record, decision="deny", job=None, code=str(deny.reason), rule=deny.rule, credits=0)
