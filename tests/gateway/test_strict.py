@@ -208,6 +208,16 @@ def test_objects_are_read_as_strictly(data: bytes) -> None:
     assert read_object(data, 2) == (told if isinstance(told, dict) else None)
 
 
+@pytest.mark.parametrize("item", [b"0", b"{}", b"[]", b'""', b'{"url":1}'])
+def test_huge_bodies_get_one_flaw(item: bytes) -> None:
+    """Of a body with very many parts only the first mistake is told: listing all would stop the process."""
+    body = b'{"prompt":"a","inputs":[' + b",".join([item] * 20_000) + b"]}"
+    (flaw,) = told(decode_json(body, JobRequest)).items()
+    assert flaw[0] == ""
+    assert flaw[1].startswith("has too many parts to list its mistakes; the first: ")
+    assert "/inputs" in told(decode_json(body.replace(item + b",", b"", 19_900), JobRequest))
+
+
 def test_deep_objects_are_not_read() -> None:
     """An object nested deeper than allowed is not read."""
     assert read_object(b'{"a":{}}', 2) == {"a": {}}
