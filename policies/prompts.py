@@ -66,12 +66,18 @@ class Pair(Struct, frozen=True):
     within: int
 
     def stands(self, words: list[str]) -> bool:
-        """Whether two of them stand near each other."""
+        """Whether two of them stand near each other. One pass: the time grows with the text alone."""
         if self.one.isdisjoint(words) or self.other.isdisjoint(words):
             return False
-        ones = [i for i, word in enumerate(words) if word in self.one]
-        others = [i for i, word in enumerate(words) if word in self.other]
-        return any(0 < abs(i - j) <= self.within for i in ones for j in others)
+        one = other = -self.within - 1
+        for i, word in enumerate(words):
+            if (word in self.one and i - other <= self.within) or (
+                word in self.other and i - one <= self.within
+            ):
+                return True
+            one = i if word in self.one else one
+            other = i if word in self.other else other
+        return False
 
 
 class CompiledRules(Struct, frozen=True):

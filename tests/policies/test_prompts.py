@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -14,6 +15,7 @@ from policies.prompts import (
     Clean,
     CompiledRules,
     Judged,
+    Pair,
     clean,
     compile_rules,
     judge,
@@ -241,3 +243,22 @@ def test_style_stands_for_words(style: str | None, words: str | None) -> None:
     assert shaping(request, {"grain": Style("film grain")}) == Shaping(
         "A cup", style, words, "dusk", "35mm", "text"
     )
+
+
+@given(st.lists(st.sampled_from(["kid", "nude", "both", "x"]), max_size=14), st.integers(1, 5))
+def test_near_words_block_by_distance(words: list[str], within: int) -> None:
+    """A pair blocks exactly where a word of one list and another word of the other are near enough."""
+    one, other = frozenset({"kid", "both"}), frozenset({"nude", "both"})
+    places = range(len(words))
+    expected = any(
+        words[i] in one and words[j] in other and 0 < abs(i - j) <= within for i in places for j in places
+    )
+    assert Pair("near", one, other, within).stands(words) == expected
+
+
+def test_long_prompts_are_judged_quickly() -> None:
+    """Thousands of words of both lists, kept apart, take a pass and not a comparison of each with each."""
+    text = "kid " * 3_900 + "a b c d e f " + "nude " * 3_200
+    began = time.process_time()
+    assert isinstance(judge(text, 32_000, RULES), Clean)
+    assert time.process_time() - began < 0.5
