@@ -41,8 +41,10 @@ ALL_USERS: Final = "SELECT subject, ref, d FROM users JOIN subjects USING (tenan
 ALL_JOBS: Final = "SELECT d FROM jobs WHERE tenant = ? ORDER BY n"
 KEY: Final = "SELECT fp, job, at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
 REF: Final = "SELECT ref FROM subjects WHERE tenant = ? AND subject = ?"
+_OPEN: Final = "SELECT id FROM queue WHERE tenant = ? AND kind = 'job'"
+"""The open jobs of a tenant: few, however many have ended."""
 POSITION: Final = (
-    "SELECT count(*) FROM jobs WHERE tenant = ? AND ended IS NULL AND state = 'queued'"
+    f"SELECT count(*) FROM jobs WHERE tenant = ? AND id IN ({_OPEN}) AND state = 'queued'"  # noqa: S608 - constants only
     " AND n < (SELECT n FROM jobs WHERE tenant = ? AND id = ?)"
 )
 TURNS: Final = "SELECT tenant, weight FROM turns WHERE at <= ? ORDER BY at, served LIMIT ?"
@@ -66,9 +68,10 @@ LINKS_UP: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v > 
 LINKS_DOWN: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v < ? ORDER BY v DESC LIMIT ?"
 EXPIRED_JOBS: Final = "SELECT d FROM jobs WHERE ended <= ? ORDER BY ended LIMIT ?"
 EXPIRED_LINKS: Final = (
-    "WITH stale AS (SELECT tenant, (SELECT max(v) FROM (SELECT v, at FROM audit WHERE audit.tenant ="
-    " tenants.tenant ORDER BY v LIMIT ?) WHERE at <= ?) AS last FROM tenants)"
-    " SELECT audit.tenant, v, at, head FROM stale JOIN audit ON audit.tenant = stale.tenant AND v = last"
+    "WITH stale AS MATERIALIZED (SELECT tenant, (SELECT max(v) FROM (SELECT v, at FROM audit"
+    " WHERE audit.tenant = tenants.tenant ORDER BY v LIMIT ?1) WHERE at <= ?2) AS last FROM tenants"
+    " WHERE (SELECT at FROM audit WHERE audit.tenant = tenants.tenant ORDER BY v LIMIT 1) <= ?2)"
+    " SELECT tenant, v, at, head FROM stale CROSS JOIN audit USING (tenant) WHERE v = last"
 )
 DROP_KEYS: Final = (
     "DELETE FROM idem WHERE (tenant, subject, key) IN"
@@ -138,10 +141,14 @@ def ledger_row(row: Row) -> LedgerRow:
 def page_query(tenant: str, where: JobFilter, before: int | None, limit: int) -> tuple[str, Row]:
     """Return the query for a page of jobs and its values."""
     parts: list[tuple[str, Row]] = [("tenant = ?", (tenant,))]
+    unended = bool(where.states) and not any(state.ended for state in where.states)
+    if unended:
+        parts.append((f"id IN ({_OPEN})", (tenant,)))
     if before is not None:
         parts.append(("n < ?", (before,)))
     if where.subject is not None:
-        parts.append(("subject = ?", (where.subject,)))
+        by = "+subject" if unended else "subject"  # a plus keeps the planner from the index of all that ended
+        parts.append((f"{by} = ?", (where.subject,)))
     if where.states:
         parts.append(("state IN (SELECT value FROM json_each(?))", (names(map(str, where.states)),)))
     if where.created_after is not None:

@@ -120,7 +120,7 @@ class SqliteBackend:
     async def position(self, tenant: str, job: str) -> int:
         """Return how many queued jobs of the tenant are older."""
         with _faults():
-            return int(_one(self._reader, rows.POSITION, (tenant, tenant, job)) or 0)
+            return int(_one(self._reader, rows.POSITION, (tenant, tenant, tenant, job)) or 0)
 
     async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
         """Return ledger rows above a version, in order."""
