@@ -44,15 +44,9 @@ def fetched(url: str) -> int:
         return int(answer.status)
 
 
-def test_dev_is_ready_soon(server: Running, tmp_path: Path) -> None:
-    """The ready block is there within three seconds; a machine at its limit gets two more tries."""
-    seconds = server.seconds
-    for n in range(2):
-        if seconds >= 3:
-            (tmp_path / str(n)).mkdir()
-            with running("dev", "--port", "0", cwd=tmp_path / str(n)) as again:
-                seconds = again.seconds
-    assert seconds < 3
+def test_dev_is_ready_soon(server: Running) -> None:
+    """The ready block takes less than three seconds of a core: `make bench` has what a clock says."""
+    assert 0 < server.work < 3
 
 
 def test_ready_block_tells_all(server: Running) -> None:
