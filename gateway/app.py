@@ -116,7 +116,12 @@ class House:
         self.upstreams = Upstreams(adapters, self.outbound, self.telemetry, self.now)
 
     def _open_store(self) -> None:
-        backend = SqliteBackend(self.settings.store.path, self.now, crash=self._choices.crash)
+        backend = SqliteBackend(
+            self.settings.store.path,
+            self.now,
+            crash=self._choices.crash,
+            unreadable=lambda job: self.telemetry.alarm("job_unreadable", job=job),
+        )
         engine = Engine(
             backend, self.chain, self._ref, crash=self._choices.crash, observe=self.telemetry.committed
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.secrets import Keyring
-    from policies.model import Job
+    from gateway.store.contract import Remains
 
 STEP_MS: Final = 5 * 60_000  # links of one step are alike, so that a poll does not change a picture's URL
 LEAST_MS: Final = 10 * 60_000
+UNFINISHED: Final = ".unfinished"
+"""The folder in which blobs are written before they get their names: no key begins with a dot."""
+STALE_SECONDS: Final = 3600.0
+"""How old an unfinished file must be for its writer to be surely dead."""
 
 _FOLDER: Final = r"[0-9a-f]{16}/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _KEY: Final = re.compile(
@@ -50,9 +55,13 @@ def folder(ring: Keyring, tenant: str, job: str) -> str:
     return f"{mark}/{job}"
 
 
-def places(job: Job) -> set[str]:
-    """Return the folders a job's outputs lie in, whatever secret named them when they were stored."""
-    return {output.key.rpartition("/")[0] for output in job.outputs}
+def places(ring: Keyring, remains: Remains) -> set[str]:
+    """Return the folders a dropped job's blobs may lie in.
+
+    Those its outputs named, whatever secret was the first then, and the one it has by today's: what a
+    crash or a cancel left unnamed lies there.
+    """
+    return {folder(ring, remains.tenant, remains.job), *remains.places}
 
 
 def is_key(text: str) -> bool:
@@ -88,6 +97,11 @@ class FolderBlobs:
         with _faults():
             await asyncio.to_thread(_delete, self._root / prefix)
 
+    async def tidy(self) -> int:
+        """Remove what writers that died left unfinished; return how many files."""
+        with _faults():
+            return await asyncio.to_thread(self._tidy)
+
     async def check(self) -> None:
         """Make the folder if it is missing and write to it; raises `Refusal` where that fails."""
         try:
@@ -105,7 +119,7 @@ class FolderBlobs:
 
     def _put(self, path: Path, data: bytes) -> bytes:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        fresh = self._fresh()
         try:
             _write(fresh, data)
             self._claim(fresh, path)
@@ -128,11 +142,27 @@ class FolderBlobs:
                 raise FileExistsError(path) from None
             fresh.rename(path)
 
+    def _fresh(self) -> Path:
+        """Return the name of a file that is not there, on the same file system as the blobs."""
+        folder = self._root / UNFINISHED
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / secrets.token_hex(8)
+
+    def _tidy(self) -> int:
+        """Remove stale files. Their age is told by a file made now: the clock may be another machine's."""
+        fresh = self._fresh()
+        fresh.touch()
+        before = _written(fresh) - STALE_SECONDS
+        stale = [path for path in fresh.parent.iterdir() if _written(path) < before]
+        for path in (fresh, *stale):
+            path.unlink(missing_ok=True)
+        return len(stale)
+
     def _probe(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
-        probe = self._root / f".check.{secrets.token_hex(8)}"
-        _write(probe, b"")
-        probe.unlink()
+        fresh = self._fresh()
+        _write(fresh, b"")
+        fresh.rename(self._root / f".{fresh.name}").unlink()
 
 
 @contextlib.contextmanager
@@ -142,6 +172,14 @@ def _faults() -> Iterator[None]:
         yield
     except OSError as error:
         raise BlobsUnavailable(os.strerror(error.errno or 0)) from error
+
+
+def _written(path: Path) -> float:
+    """Return when a file was written last, by its file system's clock; one that is gone is never old."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def _read(path: Path) -> bytes | None:

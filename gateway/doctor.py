@@ -134,7 +134,7 @@ def findings(tenant: str, of: Examined, chain: Chain) -> list[Finding]:
     """Return what is wrong with a tenant, and its flagged jobs."""
     found = [
         Finding(tenant, "difference", name, detail)
-        for check in (_figures, _holds, _jobs, _queue, _versions)
+        for check in (_unreadable, _figures, _holds, _jobs, _queue, _versions)
         for name, detail in check(of)
     ]
     walk = _Walk(tenant, chain, of.state.doc.anchor)
@@ -145,6 +145,11 @@ def findings(tenant: str, of: Examined, chain: Chain) -> list[Finding]:
         Finding(tenant, "flag", f"job {job.id}", job.operator_flag) for job in of.jobs if job.operator_flag
     ]
     return found
+
+
+def _unreadable(of: Examined) -> Iterator[tuple[str, str]]:
+    """Every stored job can be read: one that cannot is in no figure that open jobs are summed to."""
+    yield from ((f"job {job}", "is stored and unreadable") for job in sorted(of.unreadable))
 
 
 def _levels(of: Examined) -> Iterator[tuple[str, Account, Sequence[LedgerRow], Sequence[Job]]]:
@@ -220,7 +225,9 @@ def _queue(of: Examined) -> Iterator[tuple[str, str]]:
     """Open jobs are in the queue, and nothing else is."""
     opened = {job.id for job in of.jobs if not job.state.ended}
     yield from ((f"job {job}", "is open and not in the queue") for job in sorted(opened - of.queued))
-    yield from ((f"job {job}", "is in the queue and not open") for job in sorted(of.queued - opened))
+    yield from (
+        (f"job {job}", "is in the queue and not open") for job in sorted(of.queued - opened - of.unreadable)
+    )
 
 
 def _versions(of: Examined) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from gateway.audit import Record, decode
-from gateway.blobs import folder, places
+from gateway.blobs import places
 from gateway.crash import Hook, nowhere
 from gateway.errors import Problem
 from gateway.store.contract import (
@@ -31,6 +31,7 @@ from gateway.store.contract import (
     Key,
     Open,
     Page,
+    Remains,
     Replayed,
     Submitted,
     Watch,
@@ -390,14 +391,17 @@ class Jobs:
                 raise Problem.of(deny)
 
     async def erase(self, who: Caller, job_id: str) -> None:
-        """Forget an ended job: its prompt, inputs and images. Its key answers `job_erased` from now on."""
+        """Forget an ended job: its prompt, inputs and images. Its key answers `job_erased` from now on.
+
+        Images that cannot be deleted now, or that a crash leaves, go with the next sweep.
+        """
         await self.get(who, job_id)
         answer = await self._store.erase(
             who.principal.tenant, job_id, _counting(who.terms), Record(action="job.erase")
         )
         match answer:
             case Gone(job):
-                for place in {folder(self._ring, job.tenant, job.id), *places(job)}:
+                for place in places(self._ring, Remains.of(job)):
                     await self._blobs.delete(place)
             case Open():
                 raise Problem("job_open")

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Literal
 
-from gateway.blobs import folder, places
+from gateway.blobs import places
 from gateway.errors import Fault
 from gateway.runs import Parted, Parts, Run
 from gateway.store.contract import Claim
@@ -30,6 +30,8 @@ IDLE_SECONDS: Final = 1.0
 FAULT_SECONDS: Final = 1.0
 BUG_MS: Final = 5_000
 SWEEP_SECONDS: Final = 60.0
+REMAINS: Final = 200
+"""Dropped jobs whose images are deleted in one step."""
 
 
 class Worker:
@@ -192,7 +194,11 @@ class Worker:
 
 
 class Sweeper:
-    """Removes what is past its time: jobs with their images, keys, links of the trail."""
+    """Removes what is past its time: jobs with their images, keys, links of the trail.
+
+    A job is dropped first and its images are deleted after: what it leaves is written down with the drop,
+    so that whatever dies in between, a delete by its owner too, is finished by the next step.
+    """
 
     def __init__(
         self,
@@ -226,9 +232,27 @@ class Sweeper:
     async def step(self) -> bool:
         """Sweep one bounded step; return whether there is more."""
         swept = await self._store.sweep(self._retention)
-        for job in swept.jobs:
-            for place in {folder(self._ring, job.tenant, job.id), *places(job)}:
-                await self._blobs.delete(place)
-        if swept.jobs or swept.keys or swept.links:
-            self._telemetry.event("sweep", jobs=len(swept.jobs), keys=swept.keys, records=swept.links)
-        return swept.more
+        more = await self._bury()
+        stale = await self._blobs.tidy()
+        if swept.jobs or swept.keys or swept.links or stale:
+            self._telemetry.event(
+                "sweep", jobs=len(swept.jobs), keys=swept.keys, records=swept.links, blobs=stale
+            )
+        return swept.more or more
+
+    async def _bury(self) -> bool:
+        """Delete the images of dropped jobs; return whether there are more. One that stays stops no other."""
+        remains = await self._store.remains(REMAINS)
+        gone, fault = [], None
+        for each in remains:
+            try:
+                for place in places(self._ring, each):
+                    await self._blobs.delete(place)
+            except Fault as raised:
+                fault = raised
+            else:
+                gone.append(each)
+        buried = bool(gone) and await self._store.buried(gone)
+        if fault is not None:
+            raise fault
+        return buried and len(remains) == REMAINS

@@ -14,12 +14,14 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Retention, TrailLink
+from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
 from policies.model import Account, Job
 
 SCHEMA: Final = 1
 KEYS_KEPT_MS: Final = 72 * 3_600_000
 """How long an idempotency key stays bound, whatever the job's retention."""
+UNREADABLE_MS: Final = 24 * 3_600_000
+"""How long a job that cannot be read is left alone before it is tried again."""
 TURN_TENANTS: Final = 16
 """Tenants served by one claim at most."""
 
@@ -96,10 +98,11 @@ class JobPut(Struct, frozen=True):
 
 
 class JobDrop(Struct, frozen=True):
-    """One job that will be gone."""
+    """One job that will be gone, and the folders its blobs lie in."""
 
     job: str
     expect: int
+    places: tuple[str, ...] = ()
 
 
 class Change(Struct):
@@ -151,7 +154,7 @@ Outcome = Applied | Refused
 
 
 class Examined(Struct, frozen=True):
-    """Everything of a tenant that can be recomputed, from one moment."""
+    """Everything of a tenant that can be recomputed, from one moment. `unreadable` are ids of jobs."""
 
     state: TenantState
     users: dict[str, UserState]
@@ -159,6 +162,7 @@ class Examined(Struct, frozen=True):
     jobs: tuple[Job, ...]
     queued: frozenset[str]
     links: tuple[TrailLink, ...]
+    unreadable: frozenset[str] = frozenset()
 
 
 class Expired(Struct, frozen=True):
@@ -237,6 +241,14 @@ class Backend(Protocol):
 
     async def drop_keys(self, before: int, budget: int) -> int:
         """Remove idempotency keys older than an instant; return how many."""
+        ...
+
+    async def remains(self, limit: int) -> list[Remains]:
+        """Return what dropped jobs left behind, oldest first."""
+        ...
+
+    async def bury(self, remains: Sequence[Remains]) -> bool:
+        """Wipe what was dropped from the log, then forget remains; do neither while a reader needs it."""
         ...
 
     async def next_due(self) -> int | None:

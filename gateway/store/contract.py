@@ -98,9 +98,23 @@ class Open(Struct, frozen=True):
 
 
 class Gone(Struct, frozen=True):
-    """The job has been erased; its blobs are the caller's to delete."""
+    """The job has been erased; its blobs are the caller's to delete, and `remains` until they are."""
 
     job: Job
+
+
+class Remains(Struct, frozen=True):
+    """What may be left of a job that was dropped: blobs in `places`, and its text in the store's log."""
+
+    tenant: str
+    job: str
+    places: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, job: Job) -> Remains:
+        """Return what a job leaves behind: the folders its outputs lie in."""
+        places = {output.key.rpartition("/")[0] for output in job.outputs}
+        return cls(job.tenant, job.id, tuple(sorted(places)))
 
 
 class Claim(Struct, frozen=True):
@@ -175,7 +189,7 @@ class TrailLink(Struct, frozen=True):
 
 
 class Swept(Struct, frozen=True):
-    """What one bounded step of the sweep removed; `jobs` are those whose blobs are now orphans."""
+    """What one bounded step of the sweep removed. `jobs` are among `remains` until they are buried."""
 
     jobs: tuple[Job, ...] = ()
     keys: int = 0
@@ -311,6 +325,17 @@ class Store(Protocol):
 
     async def sweep(self, retention: Retention, budget: int = 200) -> Swept:
         """Remove what is past its time, at most `budget` things. Open jobs are never removed."""
+        ...
+
+    async def remains(self, limit: int = 200) -> Sequence[Remains]:
+        """Return what dropped jobs left behind, oldest first. Written in one step with the drop."""
+        ...
+
+    async def buried(self, remains: Sequence[Remains]) -> bool:
+        """Forget remains whose blobs were deleted, once no text of theirs is in the store's files.
+
+        False where another process reads the old text just now: they stay, to be buried again.
+        """
         ...
 
     async def now(self) -> int:

@@ -24,7 +24,7 @@ from gateway.store.backend import (
     UserState,
     encode_job,
 )
-from gateway.store.contract import LedgerRow, TrailLink
+from gateway.store.contract import LedgerRow, Remains, TrailLink
 from policies.model import Account, Entry, Usage
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ class Draft:
     def drop(self, job: Job) -> None:
         """Remove a stored job, also one that this draft has just ended."""
         before = self._puts.get(job.id)
-        self._drops[job.id] = JobDrop(job.id, before.expect if before else job.version)
+        self._drops[job.id] = JobDrop(
+            job.id, before.expect if before else job.version, Remains.of(job).places
+        )
         self.wrote = True
 
     def say(self, subject: str | None, record: Record) -> None:

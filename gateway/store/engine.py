@@ -25,6 +25,7 @@ from gateway.store.contract import (
     LedgerRow,
     Page,
     Recorded,
+    Remains,
     Retention,
     Stale,
     Swept,
@@ -177,6 +178,14 @@ class Engine:
         keys = await self.backend.drop_keys(now - max(retention.keys_ms, KEYS_KEPT_MS), budget)
         jobs = tuple(job for job in dropped if isinstance(job, Job))
         return Swept(jobs, keys, links, more=len(expired.jobs) >= budget or keys >= budget or links >= budget)
+
+    async def remains(self, limit: int = 200) -> Sequence[Remains]:
+        """Return what dropped jobs left behind, oldest first."""
+        return await self.backend.remains(limit)
+
+    async def buried(self, remains: Sequence[Remains]) -> bool:
+        """Forget remains whose blobs were deleted, once no text of theirs is in the store's files."""
+        return await self.backend.bury(remains)
 
     # -- verbs that read -----------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from gateway.store.backend import Change, TenantDoc, TenantState, UserState
-from gateway.store.contract import JobFilter, LedgerRow
+from gateway.store.contract import JobFilter, LedgerRow, Remains
 from policies.model import Account, Entry, Money
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ USERS: Final = (
     " WHERE tenant = ? AND subject IN (SELECT value FROM json_each(?))"
 )
 ALL_USERS: Final = "SELECT subject, ref, d FROM users JOIN subjects USING (tenant, subject) WHERE tenant = ?"
-ALL_JOBS: Final = "SELECT d FROM jobs WHERE tenant = ? ORDER BY n"
+ALL_JOBS: Final = "SELECT id, d FROM jobs WHERE tenant = ? ORDER BY n"
 KEY: Final = "SELECT fp, job, at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
 REF: Final = "SELECT ref FROM subjects WHERE tenant = ? AND subject = ?"
 _OPEN: Final = "SELECT id FROM queue WHERE tenant = ? AND kind = 'job'"
@@ -51,7 +51,7 @@ TURNS: Final = "SELECT tenant, weight FROM turns WHERE at <= ? ORDER BY at, serv
 TURN_TO: Final = "UPDATE turns SET at = ?, served = ? WHERE tenant = ?"
 SOONER: Final = "UPDATE turns SET at = min(at, ?) WHERE tenant = ?"
 DUE: Final = (
-    "SELECT d, fence FROM queue JOIN jobs USING (tenant, id)"
+    "SELECT id, d, fence FROM queue JOIN jobs USING (tenant, id)"
     " WHERE tenant = ? AND kind = 'job' AND due <= ? ORDER BY due LIMIT ?"
 )
 NEXT_DUE: Final = "SELECT min(due) FROM queue WHERE tenant = ?"
@@ -66,7 +66,7 @@ LEDGER: Final = (  # whole versions: a reader continues above the last one it go
 )
 LINKS_UP: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v > ? ORDER BY v LIMIT ?"
 LINKS_DOWN: Final = "SELECT v, at, head, rows FROM audit WHERE tenant = ? AND v < ? ORDER BY v DESC LIMIT ?"
-EXPIRED_JOBS: Final = "SELECT d FROM jobs WHERE ended <= ? ORDER BY ended LIMIT ?"
+EXPIRED_JOBS: Final = "SELECT id, d FROM jobs WHERE ended <= ? ORDER BY ended LIMIT ?"
 EXPIRED_LINKS: Final = (
     "WITH stale AS MATERIALIZED (SELECT tenant, (SELECT max(v) FROM (SELECT v, at FROM audit"
     " WHERE audit.tenant = tenants.tenant ORDER BY v LIMIT ?1) WHERE at <= ?2) AS last FROM tenants"
@@ -77,6 +77,9 @@ DROP_KEYS: Final = (
     "DELETE FROM idem WHERE (tenant, subject, key) IN"
     " (SELECT tenant, subject, key FROM idem WHERE at <= ? AND subject != '' LIMIT ?)"
 )
+REMAINS: Final = "SELECT tenant, id, places FROM gone ORDER BY at LIMIT ?"
+BURY: Final = "DELETE FROM gone WHERE tenant = ? AND id = ?"
+LEASE: Final = "UPDATE queue SET due = ?, fence = ? WHERE tenant = ? AND kind = 'job' AND id = ?"
 
 PUT_TENANTS: Final = (
     "INSERT INTO tenants (tenant, v, d) VALUES {}"
@@ -94,6 +97,7 @@ PUT_TURNS: Final = (
     " DO UPDATE SET at = min(at, excluded.at), weight = excluded.weight"
 )
 PUT_KEYS: Final = "INSERT OR REPLACE INTO idem (tenant, subject, key, fp, job, at) VALUES {}"
+PUT_GONE: Final = "INSERT OR REPLACE INTO gone (tenant, id, places, at) VALUES {}"
 PUT_LEDGER: Final = (
     "INSERT INTO ledger (tenant, v, i, subject_ref, job, kind, level, granted, held, charged, flight,"
     " month, cost_micros, cost_currency, policy_version, at) VALUES {}"
@@ -130,6 +134,12 @@ def user_state(ref: str, text: str) -> UserState:
     return UserState(ref, _account_decoder.decode(text))
 
 
+def remains_row(row: Row) -> Remains:
+    """Return what a row of dropped jobs holds."""
+    tenant, job, places = row
+    return Remains(tenant, job, msgspec.json.decode(places, type=tuple[str, ...]))
+
+
 def ledger_row(row: Row) -> LedgerRow:
     """Return the entry a ledger row holds."""
     v, i, ref, job, kind, level, granted, held, charged, flight, month, micros, currency, policy, at = row
@@ -163,7 +173,7 @@ def page_query(tenant: str, where: JobFilter, before: int | None, limit: int) ->
         parts.append(("d ->> ('$.request.metadata.' || json_quote(?)) = ?", (key, value)))
     sql = " AND ".join(part for part, _values in parts)
     values = tuple(value for _part, each in parts for value in each)
-    return f"SELECT n, d FROM jobs WHERE {sql} ORDER BY n DESC LIMIT ?", (*values, limit)  # noqa: S608 - constants only
+    return f"SELECT n, id, d FROM jobs WHERE {sql} ORDER BY n DESC LIMIT ?", (*values, limit)  # noqa: S608 - constants only
 
 
 def insert(cursor: Cursor, sql: str, values: list[Row]) -> None:
@@ -191,6 +201,8 @@ def writes(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
         ],
     )
     yield PUT_LEDGER, [_ledger_values(change.tenant, row) for change in kept for row in change.ledger]
+    drops = [(change, drop) for change in changes for drop in change.drops]
+    yield PUT_GONE, [(change.tenant, drop.job, _text(drop.places), change.now) for change, drop in drops]
     links = [(change.tenant, change.link) for change in kept if change.link is not None]
     yield PUT_LINKS, [(tenant, link.version, link.at, link.head, link.rows) for tenant, link in links]
 

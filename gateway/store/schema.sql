@@ -57,6 +57,14 @@ CREATE TABLE queue (                  -- open jobs; a claim moves `due` to the e
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX queue_due ON queue (tenant, due);
 
+CREATE TABLE gone (                   -- jobs that were dropped and whose images may still be there
+    tenant TEXT NOT NULL,
+    id     TEXT NOT NULL,
+    places TEXT NOT NULL,             -- the folders its images were stored in, as a JSON array
+    at     INTEGER NOT NULL,
+    PRIMARY KEY (tenant, id)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE turns (                  -- which tenant is served next
     tenant TEXT PRIMARY KEY,
     at     INTEGER NOT NULL,          -- when it may be: its next due job, or when it was served last

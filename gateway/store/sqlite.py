@@ -15,17 +15,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import apsw
+import msgspec
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store import rows
 from gateway.store.backend import (
-    KEYS_KEPT_MS,
     SCHEMA,
     TURN_TENANTS,
+    UNREADABLE_MS,
     Applied,
     Change,
     Examined,
@@ -39,25 +40,42 @@ from gateway.store.backend import (
     Want,
     decode_job,
 )
-from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Retention, TrailLink
+from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
+from gateway.store.guard import Stored, touched, verdict
 from policies.model import Job
 
 SLOWEST_MS: Final = 2_000
 """How long a statement may wait for the file before the store counts as unavailable."""
 CHECKPOINT_PAGES: Final = 16_000
 """Pages of the log before they go to the file: 64 MB. Busy pages are then written once, not each time."""
+WIPE_MS: Final = 50
+"""How long emptying the log may wait for readers beside this process, while commits wait for it."""
 
 _T = TypeVar("_T")
+Read = Callable[[str, str], Job | None]
+"""From a job's id and its stored text to the job; None where that cannot be read."""
 
 
 class SqliteBackend:
-    """A `Backend` over one file. `read_only` opens it beside a running server."""
+    """A `Backend` over one file. `read_only` opens it beside a running server.
+
+    A stored job that cannot be read is as if it were absent; `unreadable` is told its id, once, on
+    whatever thread met it.
+    """
 
     def __init__(
-        self, path: Path, clock: Callable[[], int], *, crash: Hook = nowhere, read_only: bool = False
+        self,
+        path: Path,
+        clock: Callable[[], int],
+        *,
+        crash: Hook = nowhere,
+        read_only: bool = False,
+        unreadable: Callable[[str], None] = lambda _job: None,
     ) -> None:
         self.clock = clock
         self._crash = crash
+        self._tell = unreadable
+        self._told: set[str] = set()
         self._served = 0
         self._closed = False
         self._lock = None if read_only else _lock(path)
@@ -77,7 +95,7 @@ class SqliteBackend:
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""
         with _faults(), self._reader:
-            loaded = [_load(self._reader, want) for want in wants]
+            loaded = [_load(self._reader, want, self._read) for want in wants]
         return loaded  # noqa: RET504 - the library's context manager may swallow, for a type checker
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
@@ -107,7 +125,7 @@ class SqliteBackend:
         """Return one job."""
         with _faults():
             text = _one(self._reader, "SELECT d FROM jobs WHERE tenant = ? AND id = ?", (tenant, job))
-        return None if text is None else decode_job(text)
+        return None if text is None else self._read(job, text)
 
     async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
         """Return jobs newest first; one row more than asked tells whether there are older ones."""
@@ -115,7 +133,7 @@ class SqliteBackend:
         with _faults():
             found = _all(self._reader, sql, values)
         more = found[limit - 1][0] if len(found) > limit else None
-        return Page(tuple(decode_job(text) for _n, text in found[:limit]), more)
+        return Page(self._readable([row[1:] for row in found[:limit]]), more)
 
     async def position(self, tenant: str, job: str) -> int:
         """Return how many queued jobs of the tenant are older."""
@@ -149,7 +167,7 @@ class SqliteBackend:
     async def examine(self, tenant: str) -> Examined:
         """Return everything of a tenant, of one moment."""
         with _faults(), self._reader:
-            examined = _examine(self._reader, tenant)
+            examined = _examine(self._reader, tenant, self._read)
         return examined  # noqa: RET504 - as above
 
     async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
@@ -158,7 +176,7 @@ class SqliteBackend:
             jobs = _all(self._reader, rows.EXPIRED_JOBS, (now - retention.jobs_ms, budget))
             cuts = _all(self._reader, rows.EXPIRED_LINKS, (budget, now - retention.trail_ms))
         return Expired(
-            tuple(decode_job(text) for (text,) in jobs),
+            self._readable(jobs),
             {tenant: TrailLink(v, at, head, b"") for tenant, v, at, head in cuts},
         )
 
@@ -171,6 +189,19 @@ class SqliteBackend:
     async def drop_keys(self, before: int, budget: int) -> int:
         """Remove idempotency keys older than an instant. Grants' keys stay."""
         return await self._write(lambda: self._changed(rows.DROP_KEYS, (before, budget)))
+
+    async def remains(self, limit: int) -> list[Remains]:
+        """Return what dropped jobs left behind, oldest first."""
+        with _faults():
+            return [rows.remains_row(row) for row in _all(self._reader, rows.REMAINS, (limit,))]
+
+    async def bury(self, remains: Sequence[Remains]) -> bool:
+        """Empty the log, in which dropped text still stands, then forget remains."""
+        wiped = await self._on_thread(self._wipe)
+        if wiped:
+            names = [(each.tenant, each.job) for each in remains]
+            await self._write(lambda: self._writer.executemany(rows.BURY, names))
+        return wiped
 
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
@@ -203,22 +234,39 @@ class SqliteBackend:
         """Run work in one transaction on the writer's thread."""
 
         def transact() -> _T:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                result = work()
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+            return result
+
+        return await self._on_thread(transact)
+
+    async def _on_thread(self, work: Callable[[], _T]) -> _T:
+        def guarded() -> _T:
             with _faults():
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    result = work()
-                    self._writer.execute("COMMIT")
-                except BaseException:
-                    if self._writer.in_transaction:
-                        self._writer.execute("ROLLBACK")
-                    raise
-                return result
+                return work()
 
         try:
-            writing = asyncio.get_running_loop().run_in_executor(self._thread, transact)
+            working = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
         except RuntimeError as closed:  # the pool takes no work after close
             raise StoreUnavailable("the store is closed") from closed
-        return await writing
+        return await working
+
+    def _wipe(self) -> bool:
+        """Empty the log into the file, where what was deleted is zeros; False where a reader needs it."""
+        self._writer.set_busy_timeout(WIPE_MS)
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except apsw.BusyError:
+            return False
+        finally:
+            self._writer.set_busy_timeout(SLOWEST_MS)
+        return True
 
     def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
         self._writer.execute(sql, values)
@@ -230,11 +278,11 @@ class SqliteBackend:
         taken: set[tuple[str, str]] = set()
         verdicts: list[frozenset[str] | None] = []
         for change in changes:
-            verdict = _verdict(change, stored, taken)
-            if verdict is None:
+            lost = verdict(change, stored, taken)
+            if lost is None:
                 taken |= {(change.tenant, put.job.id) for put in change.puts}
-            verdicts.append(verdict)
-        good = [change for change, verdict in zip(changes, verdicts, strict=True) if verdict is None]
+            verdicts.append(lost)
+        good = [change for change, lost in zip(changes, verdicts, strict=True) if lost is None]
         for sql, values in rows.writes(good):
             rows.insert(self._writer, sql, values)
         for sql, values in rows.updates(good):
@@ -242,18 +290,18 @@ class SqliteBackend:
         if any(put.expect == 0 for change in good for put in change.puts):
             self._crash("held")
         return [
-            Applied() if verdict is None else Refused(_load(self._writer, _touched(change)), verdict)
-            for change, verdict in zip(changes, verdicts, strict=True)
+            Applied() if lost is None else Refused(_load(self._writer, touched(change), self._read), lost)
+            for change, lost in zip(changes, verdicts, strict=True)
         ]
 
-    def _stored(self, changes: Sequence[Change]) -> _Stored:
+    def _stored(self, changes: Sequence[Change]) -> Stored:
         """Return what is there of all that changes touch: a statement a table, however many tenants."""
         tenants = [change.tenant for change in changes if change.expect is not None]
         jobs = [(c.tenant, put.job.id) for c in changes for put in c.puts]
         jobs += [(c.tenant, drop.job) for c in changes for drop in c.drops]
         leased = [(c.tenant, put.job.id) for c in changes for put in c.puts if put.fence is not None]
         keys = [(c.tenant, subject, key) for c in changes for subject, key in c.keys]
-        return _Stored(
+        return Stored(
             tenants=dict(self._found(rows.TENANT_VERSIONS, tenants)),
             jobs={(tenant, job): v for tenant, job, v in self._found(rows.VERSIONS, jobs)},
             fences={(tenant, job): fence for tenant, job, fence in self._found(rows.FENCES, leased)},
@@ -287,13 +335,16 @@ class SqliteBackend:
         self._writer.execute(rows.TURN_TO, (max(earliest, next_due), self._served, tenant))
 
     def _serve(self, tenant: str, n: int, now: int, until: int) -> list[Claim]:
-        """Lease up to `n` due jobs of a tenant, oldest due first."""
-        found = _all(self._writer, rows.DUE, (tenant, now, n))
-        claims = [Claim(decode_job(text), fence + 1) for text, fence in found]
-        self._writer.executemany(
-            "UPDATE queue SET due = ?, fence = ? WHERE tenant = ? AND kind = 'job' AND id = ?",
-            [(until, claim.fence, tenant, claim.job.id) for claim in claims],
-        )
+        """Lease up to `n` due jobs of a tenant, oldest due first. One that cannot be read goes far behind."""
+        claims: list[Claim] = []
+        while len(claims) < n:
+            found = _all(self._writer, rows.DUE, (tenant, now, n - len(claims)))
+            jobs = [(name, self._read(name, text), fence + 1) for name, text, fence in found]
+            leases = [(until if job else now + UNREADABLE_MS, at, tenant, name) for name, job, at in jobs]
+            self._writer.executemany(rows.LEASE, leases)
+            claims += [Claim(job, fence) for _name, job, fence in jobs if job is not None]
+            if all(job is not None for _name, job, _fence in jobs):
+                break
         return claims
 
     def _lease(self, claims: Sequence[Claim], sql: str, due: int) -> frozenset[str]:
@@ -303,30 +354,20 @@ class SqliteBackend:
                 lost.add(claim.job.id)
         return frozenset(lost)
 
+    # -- jobs as they are stored ---------------------------------------------------------------------
 
-class _Stored(NamedTuple):
-    """What is stored of all that a commit touches. What is absent is not in it."""
+    def _read(self, job: str, text: str) -> Job | None:
+        try:
+            return decode_job(text)
+        except msgspec.DecodeError:
+            if job not in self._told:
+                self._told.add(job)
+                self._tell(job)
+            return None
 
-    tenants: dict[str, int]
-    jobs: dict[tuple[str, str], int]
-    fences: dict[tuple[str, str], int]
-    keys: dict[tuple[str, str, str], int]
-
-
-def _verdict(change: Change, stored: _Stored, taken: set[tuple[str, str]]) -> frozenset[str] | None:
-    """Return None for a change that may be written, else the jobs whose lease is lost (maybe none)."""
-    tenant = change.tenant
-    if change.expect is not None and stored.tenants.get(tenant, 0) != change.expect:
-        return frozenset()
-    for subject, key in change.keys:
-        at = stored.keys.get((tenant, subject, key))
-        if at is not None and change.now - at < KEYS_KEPT_MS:
-            return frozenset()
-    leased = [put for put in change.puts if put.fence is not None]
-    lost = frozenset(put.job.id for put in leased if stored.fences.get((tenant, put.job.id)) != put.fence)
-    expect = [(put.job.id, put.expect) for put in change.puts] + [(d.job, d.expect) for d in change.drops]
-    stale = any((tenant, job) in taken or stored.jobs.get((tenant, job), 0) != v for job, v in expect)
-    return lost if lost or stale else None
+    def _readable(self, found: Sequence[rows.Row]) -> tuple[Job, ...]:
+        jobs = (self._read(name, text) for name, text in found)
+        return tuple(job for job in jobs if job is not None)
 
 
 class _faults:  # noqa: N801 - reads as a statement
@@ -405,17 +446,6 @@ def _reclaim(connection: apsw.Connection, now: int) -> None:
         connection.execute("UPDATE turns SET at = min(at, ?), served = 0", (now,))
 
 
-def _touched(change: Change) -> Want:
-    """Return what a refused change's moves will want to know."""
-    return Want(
-        change.tenant,
-        state=change.expect is not None,
-        subjects=set(change.users),
-        jobs={put.job.id for put in change.puts} | {drop.job for drop in change.drops},
-        keys=set(change.keys),
-    )
-
-
 def _all(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> list[rows.Row]:
     return list(connection.execute(sql, values))
 
@@ -429,7 +459,7 @@ def _one(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> Any:
     return connection.execute(sql, values).get
 
 
-def _load(connection: apsw.Connection, want: Want) -> Loaded:
+def _load(connection: apsw.Connection, want: Want, read: Read) -> Loaded:
     loaded = Loaded(users={}, jobs={}, keys={})
     if want.state:
         row = _first(connection, "SELECT v, d FROM tenants WHERE tenant = ?", (want.tenant,))
@@ -439,7 +469,7 @@ def _load(connection: apsw.Connection, want: Want) -> Loaded:
         loaded.users = {subject: rows.user_state(ref, text) for subject, ref, text in found}
     if want.jobs:
         found = _all(connection, rows.JOBS, (want.tenant, rows.names(want.jobs)))
-        loaded.jobs = dict.fromkeys(want.jobs) | {job: decode_job(text) for job, text in found}
+        loaded.jobs = dict.fromkeys(want.jobs) | {job: read(job, text) for job, text in found}
     for subject, key in want.keys:
         row = _first(connection, rows.KEY, (want.tenant, subject, key))
         if row:
@@ -447,19 +477,21 @@ def _load(connection: apsw.Connection, want: Want) -> Loaded:
     return loaded
 
 
-def _examine(connection: apsw.Connection, tenant: str) -> Examined:
+def _examine(connection: apsw.Connection, tenant: str, read: Read) -> Examined:
     row = _first(connection, "SELECT v, d FROM tenants WHERE tenant = ?", (tenant,))
     users: dict[str, UserState] = {
         subject: rows.user_state(ref, text)
         for subject, ref, text in _all(connection, rows.ALL_USERS, (tenant,))
     }
+    jobs = {job: read(job, text) for job, text in _all(connection, rows.ALL_JOBS, (tenant,))}
     return Examined(
         state=rows.tenant_state(row) if row else TenantState(),
         users=users,
         ledger=tuple(rows.ledger_row(each) for each in _all(connection, rows.WHOLE_LEDGER, (tenant,))),
-        jobs=tuple(decode_job(text) for (text,) in _all(connection, rows.ALL_JOBS, (tenant,))),
+        jobs=tuple(job for job in jobs.values() if job is not None),
         queued=frozenset(
             job for (job,) in _all(connection, "SELECT id FROM queue WHERE tenant = ?", (tenant,))
         ),
         links=tuple(TrailLink(*each) for each in _all(connection, rows.LINKS_UP, (tenant, 0, -1))),
+        unreadable=frozenset(name for name, job in jobs.items() if job is None),
     )

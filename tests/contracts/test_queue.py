@@ -12,8 +12,10 @@ from gateway.store.contract import (
     Begun,
     Canceled,
     Claim,
+    Gone,
     JobFilter,
     Recorded,
+    Remains,
     Replayed,
     Retention,
     Stale,
@@ -278,6 +280,29 @@ async def test_sweep_spares_open_jobs(rig: Rig, store: Engine) -> None:
     left = (await store.list_jobs("acme", JobFilter(), before=None, limit=9)).jobs
     assert {job.id for job in left} == {first.job.id, late.id}
     assert not isinstance(await submit(store, rig.job(), "k"), Replayed)
+
+
+async def test_remains_outlive_restarts(rig: Rig, store: Engine) -> None:
+    """What a dropped job leaves is known from its drop on, erased or swept, until it is buried."""
+    claims = [await claimed(rig, store) for _ in range(3)]
+    for claim in claims:
+        await store.begin_attempt(claim, attempt())
+        await store.record(claim, ending(1), SAID)
+    erased = [claim.job.id for claim in claims[:2]]
+    for job in erased:
+        rig.clock.forward(1)
+        assert isinstance(await store.erase("acme", job, counting(), SAID), Gone)
+    rig.clock.forward(30 * DAY)
+    await store.sweep(Retention(30 * DAY, 400 * DAY))
+    await rig.shut(store)
+    store = await rig.open()
+    remains = list(await store.remains())
+    assert remains == [Remains("acme", claim.job.id, (f"{'0' * 16}/x",)) for claim in claims]
+    assert await store.remains(1) == remains[:1]
+    assert await store.buried(remains[1:])
+    assert await store.remains() == remains[:1]
+    assert await store.buried(remains)
+    assert await store.remains() == []
 
 
 async def test_waiter_is_woken(rig: Rig, store: Engine) -> None:

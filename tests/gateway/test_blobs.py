@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.blobs import BlobsUnavailable, FolderBlobs, Links, folder, is_key
+from gateway.blobs import UNFINISHED, BlobsUnavailable, FolderBlobs, Links, folder, is_key, places
 from gateway.errors import Refusal
 from gateway.secrets import Keyring, Secret
+from gateway.store.contract import Remains
+from policies.model import Job, JobRequest, Output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,14 +151,48 @@ async def test_racing_puts_agree(tmp_path: Path) -> None:
     assert _names(blobs.path(KEY).parent) == ["0.png"]
 
 
-async def test_leftovers_of_a_crash_do_no_harm(tmp_path: Path) -> None:
-    """A half-written file of an earlier process is not the blob and does not hinder it."""
+class _Died(BaseException):
+    """The end of a process: nothing after it runs in that one."""
+
+
+def _dies(_fresh: Path, _path: Path) -> None:
+    raise _Died
+
+
+async def test_dead_writers_files_are_removed(tmp_path: Path) -> None:
+    """What a writer left unfinished is no blob, hinders none, and goes once it is older than an hour."""
     blobs = FolderBlobs(tmp_path)
-    path = blobs.path(KEY)
-    path.parent.mkdir(parents=True)
-    path.with_name(".0.png.0123456789abcdef").write_bytes(b"pix")
+    await blobs.put(KEY, b"pixels")
+    left = [tmp_path / UNFINISHED / name for name in ("old", "older", "young")]
+    for path, hours in zip(left, (1.1, 999, 0.9), strict=True):
+        path.write_bytes(b"pix")
+        at = path.stat().st_mtime - hours * 3600
+        os.utime(path, (at, at))
+    assert await blobs.tidy() == 2
+    assert await blobs.tidy() == 0
+    assert _names(tmp_path / UNFINISHED) == ["young"]
+    assert await blobs.read(KEY) == b"pixels"
+
+
+async def test_half_a_blob_has_no_name(tmp_path: Path) -> None:
+    """A put that dies before its blob is named leaves nothing under the key, and a later one stores it."""
+    with pytest.raises(_Died):
+        await FolderBlobs(tmp_path, link=_dies).put(KEY, b"pixels")
+    blobs = FolderBlobs(tmp_path)
     assert await blobs.read(KEY) is None
-    assert await blobs.put(KEY, b"pixels") == b"pixels"
+    assert await blobs.put(KEY, b"other") == b"other"
+
+
+async def test_remains_lie_in_all_places(tmp_path: Path) -> None:
+    """A dropped job's blobs are looked for where its outputs were named and where today's secret names."""
+    old = Keyring([Secret("o" * 32)])
+    job = Job(JOB, "acme", "ann", JobRequest("p"), outputs=(_output(old, 0), _output(old, 1)))
+    assert places(RING, Remains.of(job)) == {FOLDER, folder(old, "acme", JOB)}
+    assert places(RING, Remains("acme", JOB)) == {FOLDER}
+
+
+def _output(ring: Keyring, index: int) -> Output:
+    return Output(index, f"{folder(ring, 'acme', JOB)}/{index}.png", "image/png", 1, 1, 1, "0" * 64)
 
 
 async def test_deleting_takes_one_job(tmp_path: Path) -> None:
@@ -184,9 +221,10 @@ async def test_only_jobs_are_deleted(tmp_path: Path, prefix: str) -> None:
 
 
 async def test_check_makes_and_probes_the_folder(tmp_path: Path) -> None:
-    """A folder that can be made and written passes and is left empty."""
+    """A folder that can be made and written passes, and no file is left in it."""
     await FolderBlobs(tmp_path / "a" / "b").check()
-    assert _names(tmp_path / "a" / "b") == []
+    assert _names(tmp_path / "a" / "b") == [UNFINISHED]
+    assert _names(tmp_path / "a" / "b" / UNFINISHED) == []
 
 
 async def test_unwritable_folder_is_refused(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ async def test_sound_store_has_no_findings(rig: Rig, jobs: list[Job]) -> None:
         ("DELETE FROM audit WHERE v = (SELECT max(v) FROM audit)", {"trail"}),
         ("UPDATE audit SET v = CASE v WHEN 1 THEN 102 ELSE 101 END WHERE v < 3", {"trail", "tenant"}),
         ("INSERT INTO queue VALUES ('acme', 'job', 'ghost', 1, 1)", {"job"}),
+        ("UPDATE jobs SET d = '{}' WHERE id = :open", {"tenant", "user", "job"}),
+        ("UPDATE jobs SET d = '{}' WHERE id = :done", {"job"}),
     ],
 )  # fmt: skip
 async def test_planted_difference_is_found(rig: Rig, jobs: list[Job], sql: str, of: set[str]) -> None:

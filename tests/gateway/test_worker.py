@@ -1,4 +1,4 @@
-"""The worker: claims, renewals, drains, bugs that lose nothing, and the sweep."""
+"""The worker: claims, renewals, drains, bugs that lose nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import pytest
 
 from gateway.errors import StoreUnavailable
 from gateway.lifetime import Lifetime
-from gateway.secrets import Keyring, Secret
-from gateway.store.contract import Retention
 from gateway.store.engine import LEASE_MS
-from gateway.worker import Sweeper
 from policies.model import JobState
 from tests.fakes.behavior import Behavior
 from tests.fakes.raw_server import RawServer, Talk
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
     from gateway.store.engine import Engine
     from tests.journeys.workbench import Workbench
-
-RING = Keyring([Secret("s" * 32)])
 
 
 class Wrapped:
@@ -368,41 +363,3 @@ async def test_each_end_is_told(tmp_path: Path) -> None:
         assert (line["state"], line["code"]) == ("failed", "output_rejected")
         assert (line["charged"], line["refunded"], line["shortfall"]) == (0, 2 * PRICE, 2)
         assert line["operator_flag"] == "paid_and_unusable"
-
-
-# -- the sweep -------------------------------------------------------------------------------------
-
-
-def sweeper(bench: Workbench) -> Sweeper:
-    """Return a sweeper that keeps jobs for a second."""
-    retention = Retention(jobs_ms=1_000, trail_ms=10**12)
-    return Sweeper(bench.parts.store, bench.blobs, RING, bench.telemetry, retention, bench.parts.lifetime)
-
-
-async def test_sweep_removes_jobs_images(tmp_path: Path) -> None:
-    """A job past its time is removed with its images, and not a moment sooner."""
-    async with workbench(tmp_path, "main") as bench:
-        job = await bench.run_to_end(await bench.submit("main", slots=(2,)))
-        keys = [key for output in job.outputs for key in (output.key, *output.variants.values())]
-        assert not await sweeper(bench).step()
-        assert all([await bench.blobs.read(key) for key in keys])
-        bench.clock.ahead += 2_000
-        assert not await sweeper(bench).step()
-        assert [await bench.blobs.read(key) for key in keys] == [None] * 4
-        assert await bench.engine.get_job("acme", job.id, "ann") is None
-        assert [line["jobs"] for line in bench.told("sweep")] == [1]
-
-
-async def test_sweep_outlives_trouble(tmp_path: Path) -> None:
-    """The sweep goes on after a fault and after a bug, and ends with its process."""
-    async with workbench(tmp_path, "main", store=Wrapped) as bench:
-        job = await bench.run_to_end(await bench.submit("main"))
-        wrapped(bench).troubles["sweep"] = [StoreUnavailable("gone"), ZeroDivisionError("bug")]
-        bench.clock.ahead += 2_000
-        sweeping = asyncio.create_task(sweeper(bench).run())
-        async with asyncio.timeout(PATIENCE):
-            while await bench.blobs.read(job.outputs[0].key):  # noqa: ASYNC110 - files ring no bell
-                await asyncio.sleep(0)
-        bench.lifetime.begin_drain()
-        await sweeping
-        assert (len(bench.told("fault")), len(bench.told("bug"))) == (1, 1)

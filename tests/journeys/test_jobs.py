@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import apsw
 import pytest
 from msgspec.structs import replace
 
+from policies import ids
 from policies.bundle import Bundle
 from tests.fakes.behavior import Behavior
 from tests.fakes.server import Fake
@@ -146,6 +148,19 @@ async def test_delete_forgets_the_job(stage: Stage) -> None:
     assert (replay.status, replay.code) == (410, "job_erased")
     assert (await ann.get("/v1/account")).json["credits"]["charged"] == 10
     assert not list((stage.folder / "blobs").glob("*/*/*"))
+
+
+async def test_unreadable_job_is_told(stage: Stage) -> None:
+    """A stored job that cannot be read is answered as unknown, and an alarm tells the operator."""
+    ann = stage.visit()
+    job = await ann.made()
+    file = apsw.Connection(str(stage.folder / "safelight.db"))  # as the store: it heeds the store's locks
+    file.execute("UPDATE jobs SET d = '{}'")
+    file.close()
+    assert (await ann.get(f"/v1/jobs/{job['id']}")).code == "not_found"
+    assert (await ann.get("/v1/jobs")).json["data"] == []
+    (alarm,) = [line for line in stage.lines if line["event"] == "alarm"]
+    assert (alarm["alarm"], ids.shown(alarm["job"])) == ("job_unreadable", job["id"])
 
 
 async def test_open_job_stays(stage: Stage, upstream: Fake) -> None:

@@ -6,12 +6,15 @@ import asyncio
 import sqlite3
 from pathlib import Path
 
+import apsw
 import pytest
 
 from gateway import doctor
 from gateway.errors import Refusal, StoreUnavailable
-from gateway.store.backend import SCHEMA
+from gateway.store.backend import SCHEMA, UNREADABLE_MS, encode_job
+from gateway.store.contract import Absent, Erased, JobFilter, Remains
 from gateway.store.sqlite import SqliteBackend
+from policies.model import Job
 from tests.contracts.rig import SAID, Clock, Rig, attempt, counting, put, submit, take
 
 
@@ -132,6 +135,73 @@ async def test_copy_of_living_file_holds(tmp_path: Path) -> None:
     assert await doctor.examine(again.backend, copy.chain) == []
     await rig.close()
     await copy.close()
+
+
+async def test_reader_keeps_the_log(tmp_path: Path) -> None:
+    """While somebody reads the moment before an erase its remains stay, and commits go on all the same."""
+    rig = Rig("sqlite", tmp_path)
+    store = await rig.open()
+    job = await put(store, rig.job(prompt="a very private lighthouse"))
+    await store.cancel("acme", job.id, counting(), SAID)
+    beside = apsw.Connection(str(tmp_path / "safelight.db"))
+    beside.execute("BEGIN")
+    assert beside.execute("SELECT count(*) FROM jobs").get == 1
+    await store.erase("acme", job.id, counting(), SAID)
+    remains = await store.remains()
+    assert not await store.buried(remains)
+    assert await store.remains() == remains == [Remains("acme", job.id)]
+    beside.close()
+    await put(store, rig.job())
+    assert await store.buried(remains)
+    assert await store.remains() == []
+    assert not kept(tmp_path, b"private lighthouse")
+    await rig.close()
+
+
+def overwrite(folder: Path, text: str, *jobs: Job) -> None:
+    """Put a text in the place of stored jobs, behind the open store's back.
+
+    By the library the store has: another one in this process would not see its locks.
+    """
+    file = apsw.Connection(str(folder / "safelight.db"))
+    file.executemany("UPDATE jobs SET d = ? WHERE id = ?", [(text, job.id) for job in jobs])
+    file.close()
+
+
+async def test_unreadable_jobs_hold_up_none(tmp_path: Path) -> None:
+    """Jobs that cannot be read are passed over for a day, and those behind them are claimed at once."""
+    told: list[str] = []
+    rig = Rig("sqlite", tmp_path)
+    store = rig.engine(SqliteBackend(tmp_path / "safelight.db", rig.clock, unreadable=told.append))
+    jobs = []
+    for _ in range(5):
+        jobs.append(await put(store, rig.job()))
+        rig.clock.forward(1)
+    overwrite(tmp_path, "{}", *jobs[:3])
+    assert [claim.job.id for claim in await take(store, 2)] == [jobs[3].id, jobs[4].id]
+    assert told == [job.id for job in jobs[:3]]
+    rig.clock.forward(UNREADABLE_MS)
+    overwrite(tmp_path, encode_job(jobs[0]), jobs[0])
+    assert jobs[0].id in {claim.job.id for claim in await take(store, 3)}
+    assert len(told) == 3
+    await rig.close()
+
+
+async def test_unreadable_job_is_absent(tmp_path: Path) -> None:
+    """A job that cannot be read is in no answer and changed by no call, and is told of once."""
+    told: list[str] = []
+    rig = Rig("sqlite", tmp_path)
+    store = rig.engine(SqliteBackend(tmp_path / "safelight.db", rig.clock, unreadable=told.append))
+    bad = (await submit(store, rig.job(), "k")).job  # type: ignore[union-attr]
+    good = await put(store, rig.job())
+    overwrite(tmp_path, '{"id": 7', bad)
+    assert await store.get_job("acme", bad.id, "ann") is None
+    assert (await store.list_jobs("acme", JobFilter(), before=None, limit=9)).jobs == (good,)
+    assert await store.cancel("acme", bad.id, counting(), SAID) == Absent()
+    assert await store.erase("acme", bad.id, counting(), SAID) == Absent()
+    assert await submit(store, rig.job(), "k") == Erased()
+    assert told == [bad.id]
+    await rig.close()
 
 
 async def test_erased_text_leaves_file(tmp_path: Path) -> None:

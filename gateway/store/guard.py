@@ -1,0 +1,47 @@
+"""What a change expects of the store, held against what is there.
+
+A back end gathers what is stored of all that a batch touches, in whatever way is cheap for it, and asks
+here which changes may be written. Nothing here reads or writes: a change is good whole or not at all.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gateway.store.backend import KEYS_KEPT_MS, Change, Want
+
+
+class Stored(NamedTuple):
+    """What is stored of all that a commit touches. What is absent is not in it."""
+
+    tenants: dict[str, int]
+    jobs: dict[tuple[str, str], int]
+    fences: dict[tuple[str, str], int]
+    keys: dict[tuple[str, str, str], int]
+
+
+def verdict(change: Change, stored: Stored, taken: set[tuple[str, str]]) -> frozenset[str] | None:
+    """Return None for a change that may be written, else the jobs whose lease is lost (maybe none)."""
+    tenant = change.tenant
+    if change.expect is not None and stored.tenants.get(tenant, 0) != change.expect:
+        return frozenset()
+    for subject, key in change.keys:
+        at = stored.keys.get((tenant, subject, key))
+        if at is not None and change.now - at < KEYS_KEPT_MS:
+            return frozenset()
+    leased = [put for put in change.puts if put.fence is not None]
+    lost = frozenset(put.job.id for put in leased if stored.fences.get((tenant, put.job.id)) != put.fence)
+    expect = [(put.job.id, put.expect) for put in change.puts] + [(d.job, d.expect) for d in change.drops]
+    stale = any((tenant, job) in taken or stored.jobs.get((tenant, job), 0) != v for job, v in expect)
+    return lost if lost or stale else None
+
+
+def touched(change: Change) -> Want:
+    """Return what a refused change's moves will want to know."""
+    return Want(
+        change.tenant,
+        state=change.expect is not None,
+        subjects=set(change.users),
+        jobs={put.job.id for put in change.puts} | {drop.job for drop in change.drops},
+        keys=set(change.keys),
+    )
