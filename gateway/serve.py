@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import signal
 import socket
@@ -34,6 +35,8 @@ GC_THRESHOLD: Final = (50_000, 20, 50)
 costs 4 % of a submit."""
 MOST_HEAD_BYTES: Final = 2**20
 """Where a connection is cut whose request line and headers do not end. The edge refuses far less in words."""
+PATIENCE_SECONDS: Final = 30.0
+"""How long a peer may send no whole head, or take nothing of an answer, before its connection is cut."""
 
 _T = TypeVar("_T")
 
@@ -48,9 +51,51 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection whose every refusal is a problem, and whose requests begin in bounded memory."""
+    """A connection whose every refusal is a problem, and which costs a bounded time and memory.
+
+    While the application is busy its own deadlines count, and between two requests the server's; a head
+    under way and an answer that is not taken have none but the one kept here, by a look now and then.
+    """
 
     _head_bytes = 0
+    _messages = 0
+    _resumed = 0
+    _owed: tuple[str, int, int] | None = ("to send", 0, 0)
+
+    def __init__(self, *args: Any, patience: float, **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self._patience = patience
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin, and look after it."""
+        super().connection_made(transport)
+        self._next_look = self.loop.call_later(self._patience, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """Note that the peer takes what it is sent, then go on."""
+        self._resumed += 1
+        super().resume_writing()
+
+    def _look(self) -> None:
+        """Cut a peer that did nothing of what it owes since the last look."""
+        owed = self._debt()
+        if owed is not None and owed == self._owed:
+            self.transport.abort()
+            return
+        self._owed = owed
+        self._next_look = self.loop.call_later(self._patience, self._look)
+
+    def _debt(self) -> tuple[str, int, int] | None:
+        """Return what the peer owes and how far it got; None where it may rest."""
+        if self.flow.write_paused:
+            return ("to take", self._resumed, self.transport.get_write_buffer_size())
+        busy = self.cycle is not None and not self.cycle.response_complete
+        return None if busy or self.timeout_keep_alive_task else ("to send", self._messages, 0)
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head, then read."""
@@ -69,6 +114,7 @@ class _Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Count again, then go on."""
         self._head_bytes = 0
+        self._messages += 1
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the library's words are not ours
@@ -143,11 +189,12 @@ async def _drain(house: House, server: uvicorn.Server, serving: asyncio.Task[Non
     await asyncio.wait((serving,))
 
 
-def server_of(app: Edge, grace_seconds: int) -> uvicorn.Server:
+def server_of(app: Edge, grace_seconds: int, patience: float = PATIENCE_SECONDS) -> uvicorn.Server:
     """Return the server of an application, to be run on a listener by its `serve`."""
+    connection: Any = functools.partial(_Connection, patience=patience)
     config = uvicorn.Config(
         app,
-        http=_Connection,
+        http=connection,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -331,7 +331,7 @@ async def test_vanished_client_is_no_bug(stage: Stage) -> None:
         async with await ann.dial() as line:
             line.write(data)
             await stage.stranger().get("/livez")  # by now it has been read
-    assert await told(stage, 499) == before + 2
+    assert await told(stage, 499) == before + 3
     assert len((await ann.get("/v1/jobs")).json["data"]) == 1
 
 
