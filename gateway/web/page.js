@@ -12,9 +12,9 @@ let known = [];
 let quoting = { timer: 0, at: 0, asked: "" };
 
 const number = new Intl.NumberFormat();
-const credits = (n) => `${number.format(n)} credit${n === 1 ? "" : "s"}`;
-const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
-const plain = (size) => size.replace("x", " × ");
+const credits = (n) => `${number.format(n)}\u00a0credit${n === 1 ? "" : "s"}`;
+const seconds = (ms) => `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)}\u00a0s`;
+const plain = (size) => size.replace("x", "\u00a0×\u00a0");
 
 // ---- the bench -----------------------------------------------------------------------------------
 
@@ -175,14 +175,17 @@ async function develop(job, place = "last") {
   part("reuse").onclick = () => reuse(job);
   part("cancel").onclick = async ({ target }) => {
     target.disabled = true;
-    await api.cancel(job.id).then((now) => show(card, (job = now)), trouble);
+    await api.cancel(job.id).then(take, trouble);
   };
+  // An answer may be overtaken by the stream: what is older than what is shown says nothing.
+  const take = (news) => news.version >= job.version && show(card, (job = news));
   lay(card, job);
   show(card, job);
+  if (place === "first") card.scrollIntoView({ block: "nearest" });
   if (job.ended) return;
   const clock = setInterval(() => tick(card, job), 100);
   try {
-    for await (const news of api.follow(job)) show(card, (job = news));
+    for await (const news of api.follow(job)) take(news);
     balance();
   } catch (problem) {
     trouble(problem);
@@ -218,7 +221,7 @@ function show(card, job) {
   part("cancel").hidden = job.ended;
   part("cancel").disabled = job.cancel_requested_at != null;
   const facts = [plain(job.size), job.quality, job.model];
-  if (job.ended) facts.push(job.cost.charged ? credits(job.cost.charged) : "nothing charged");
+  if (job.ended) facts.push(job.cost.charged ? credits(job.cost.charged) : "nothing\u00a0charged");
   part("facts").textContent = facts.join(" · ");
   const short = job.shortfall.length && job.outputs.length;
   const error = job.error ?? (short ? { detail: "Not all came out; the others were refunded." } : null);
