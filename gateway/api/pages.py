@@ -23,6 +23,7 @@ from gateway.api.exchange import JSON, Answer, encode
 from gateway.api.gate import PUBLIC
 from gateway.api.problems import view
 from gateway.errors import CATALOGUE, Problem
+from policies.model import Flaw
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -52,6 +53,9 @@ VIEWING: Final = (
 
 SAMPLE_ID: Final = "01932c07-209e-7d3a-8f4e-5b6c7d8e9fa0"
 SAMPLE_WAIT_MS: Final = 12_000
+SAMPLE_FLAW: Final = Flaw("/prompt", "is required")
+SAMPLE_RULE: Final = "demo.blocked"
+SAMPLE_DETAIL: Final = f"The prompt is blocked by the rule {SAMPLE_RULE}."
 
 
 class PageCalls:
@@ -107,9 +111,10 @@ class PageCalls:
             "kind": row.kind,
             "meaning": row.meaning,
             "again": again,
-            "example": msgspec.json.format(encode(example(code, self._public_url()))).decode(),
         }
-        return self._problem.substitute({name: _marked(value) for name, value in values.items()})
+        sample = msgspec.json.format(encode(example(code, self._public_url()))).decode()
+        texts = {name: _marked(value) for name, value in values.items()}
+        return self._problem.substitute(texts, example=html.escape(sample))
 
 
 def _marked(text: str) -> str:
@@ -119,8 +124,16 @@ def _marked(text: str) -> str:
 
 def example(code: str, base_url: str) -> Any:
     """Return what a client may be sent for a code."""
-    wait = SAMPLE_WAIT_MS if CATALOGUE[code].kind == "limit" else None
-    return view(Problem(code, retry_after_ms=wait), base_url, SAMPLE_ID)
+    row = CATALOGUE[code]
+    blocked = row.kind == "blocked"
+    sample = Problem(
+        code,
+        SAMPLE_DETAIL if blocked else "",
+        retry_after_ms=SAMPLE_WAIT_MS if row.kind == "limit" else None,
+        rule=SAMPLE_RULE if blocked else None,
+        flaws=(SAMPLE_FLAW,) if code == "invalid_request" else (),
+    )
+    return view(sample, base_url, SAMPLE_ID)
 
 
 def _read(folder: Traversable, names: tuple[str, ...]) -> dict[str, bytes]:
