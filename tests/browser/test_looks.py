@@ -1,0 +1,135 @@
+"""How the pages stand in a window: every control by the keyboard, any width, by day and by night."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+import pytest
+from playwright.async_api import expect
+
+from gateway.errors import CATALOGUE
+from tests.browser.conftest import Visiting
+from tests.browser.visit import NARROW, WIDE, Scheme, Visit
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
+
+CONTROLS: Final = "a[href], button, select, textarea, summary, [tabindex='0']"
+FOCUSED: Final = """() => {
+  const { id, className, tagName } = document.activeElement;
+  return tagName === "BODY" ? "" : id || className || tagName;
+}"""
+NAMED: Final = """(all) => all.filter((one) => one.checkVisibility() && !one.disabled)
+  .map(({ id, className, tagName }) => id || className || tagName)"""
+SCHEMES: Final[tuple[Scheme, ...]] = ("dark", "light")
+
+
+async def test_keyboard_reaches_every_control(bench: Visit) -> None:
+    """Tab alone goes through every control that can be seen, and each is outlined when it is reached."""
+    card = await bench.make("a picture for the keyboard", quality="low")
+    await expect(card.locator(".print.seen")).to_be_visible()
+    await bench.find("summary").click()
+    wanted = await bench.find(CONTROLS).evaluate_all(NAMED)
+    await bench.find(".skip").focus()
+    await bench.page.keyboard.press("Tab")
+    await bench.page.keyboard.press("Shift+Tab")
+    reached: list[str] = []
+    outlines: set[str] = set()
+    while (name := await bench.page.evaluate(FOCUSED)) and len(reached) <= len(wanted):
+        reached.append(name)
+        outlines.add(await bench.find(":focus").evaluate("(one) => getComputedStyle(one).outlineStyle"))
+        await bench.page.keyboard.press("Tab")
+    assert sorted(reached) == sorted(wanted)
+    assert {"prompt", "size", "quality", "count", "make", "copy", "save", "reuse"} <= set(reached)
+    assert outlines == {"solid"}
+
+
+async def test_keyboard_alone_makes_one(bench: Visit) -> None:
+    """The prompt has the focus from the start, and Ctrl+Enter sends it."""
+    await expect(bench.find("#prompt")).to_be_focused()
+    await bench.page.keyboard.type("typed and sent")
+    await bench.page.keyboard.press("Control+Enter")
+    await expect(bench.find(".job .words").first).to_have_text("typed and sent")
+    await expect(bench.find(".job").first.locator(".said")).to_have_text("Done")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("window", [NARROW, WIDE], ids=["narrow", "wide"])
+async def test_page_fits_its_window(visiting: Visiting, window: tuple[int, int], scheme: Scheme) -> None:
+    """By day and by night, on a phone and on a desk: nothing is cut, and a new picture comes into view."""
+    visit = await visiting(window, scheme)
+    await visit.bench()
+    assert await visit.overflow() == 0
+    await visit.find("summary").click()
+    words = "W" * 90
+    card = await visit.make(f"[[refuse]] {words} {scheme} {window[0]}", quality="low")
+    await expect(card.locator(".reason")).to_be_visible()
+    card = await visit.make(f"a wide river {scheme} {window[0]}", size="2304x1536", quality="low", count="2")
+    await expect(card.locator(".said")).to_be_in_viewport()
+    await expect(card.locator(".print.seen")).to_have_count(2)
+    await visit.choose(f"a safelight-blocked {words}")
+    await expect(visit.find("#verdict")).to_be_visible()
+    assert await visit.overflow() == 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_text_stands_out(visiting: Visiting, scheme: Scheme) -> None:
+    """Text and background differ by a contrast of 4.5 at least (WCAG 2.2, 1.4.3), small words too."""
+    visit = await visiting(scheme=scheme)
+    await visit.bench()
+    room = _rgb(await visit.find("body").evaluate("(one) => getComputedStyle(one).backgroundColor"))
+    for selector in ("h1", "#who", "#credits", "label >> nth=0", ".hint", "footer span", "#price"):
+        ink = _rgb(await visit.find(selector).evaluate("(one) => getComputedStyle(one).color"))
+        assert _contrast(ink, room) >= 4.5, selector
+    assert (_light(room) < 0.1) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("window", [NARROW, WIDE], ids=["narrow", "wide"])
+async def test_documents_show_every_call(visiting: Visiting, window: tuple[int, int]) -> None:
+    """`/docs` shows each operation of the OpenAPI document, and what one takes when it is opened."""
+    visit = await visiting(window)
+    await visit.open("/openapi.json")
+    paths = json.loads(await visit.find("pre").inner_text())["paths"]
+    await visit.open("/docs")
+    calls = sorted(f"{method.upper()} {path}" for path, ways in paths.items() for method in ways)
+    shown = visit.find(".opblock-summary")
+    await expect(shown).to_have_count(len(calls))
+    told = [
+        f"{await one.locator('.opblock-summary-method').inner_text()} "
+        f"{await one.locator('.opblock-summary-path').get_attribute('data-path')}"
+        for one in await shown.all()
+    ]
+    assert sorted(told) == calls
+    await visit.find("#operations-Jobs-createJob .opblock-summary-control").click()
+    await expect(visit.find("#operations-Jobs-createJob .opblock-body")).to_contain_text("Idempotency-Key")
+    assert await visit.overflow() == 0
+
+
+@pytest.mark.parametrize(("code", "words"), [("prompt_blocked", "demo.blocked"), ("rate_limited", "12")])
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_problem_pages_read_well(visiting: Visiting, code: str, words: str, scheme: Scheme) -> None:
+    """A problem's page shows its title, its meaning and an example in a narrow window, and leads on."""
+    visit = await visiting(NARROW, scheme)
+    await visit.open(f"/problems/{code}")
+    await expect(visit.find("h1")).to_have_text(CATALOGUE[code].title)
+    await expect(visit.find("pre")).to_contain_text(words)
+    assert await visit.overflow() == 0
+    await visit.find("a").click()
+    await expect(visit.find(".opblock").first).to_be_visible()
+
+
+def _rgb(text: str) -> tuple[float, ...]:
+    """Return the shares of red, green and blue of a computed color."""
+    return tuple(int(n) / 255 for n in re.findall(r"\d+", text)[:3])
+
+
+def _light(color: tuple[float, ...]) -> float:
+    """Return a color's relative luminance (WCAG 2.2)."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    bright, dim = sorted((_light(one), _light(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)

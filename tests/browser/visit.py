@@ -1,0 +1,117 @@
+"""A browser's visit to a server, and what must hold of every visit.
+
+Chromium is the system's own, asked by its path: nothing is downloaded, and where it is missing the tests
+fail with that path in the message. What a page shows is asked by its elements: text that is run in the
+page is what its policy forbids.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from playwright.async_api import Browser, ConsoleMessage, Error, Locator, Page, Playwright, Request, expect
+
+CHROMIUM: Final = "/usr/bin/chromium"
+FLAGS: Final = (
+    "--no-sandbox",  # root has none
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PATIENCE_MS: Final = 15_000
+REFUSED: Final = "the server responded with a status of 4"
+OFFLINE: Final = "net::ERR_INTERNET_DISCONNECTED"
+"""Chromium's own words for an answer that refuses and for no network, however well a page takes them."""
+WIDE: Final = (1280, 900)
+NARROW: Final = (390, 844)
+
+Scheme = Literal["dark", "light"]
+
+
+async def launched(playwright: Playwright) -> Browser:
+    """Start the system's Chromium."""
+    return await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+
+
+class Visit:
+    """One page in a fresh profile, with all it asked for and all it complained of.
+
+    `refusals` is how many answers of 4xx the visit means to get.
+    """
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.refusals = 0
+        self._complaints: list[str] = []
+        self._asked: list[str] = []
+        self._gone_offline = False
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("console", self._heard)
+        page.on("pageerror", self._failed)
+        page.on("request", self._noted)
+
+    def find(self, selector: str) -> Locator:
+        """Return what a selector finds, once it is there."""
+        return self.page.locator(selector)
+
+    async def open(self, path: str = "/") -> None:
+        """Go to a path of the server."""
+        await self.page.goto(self.url + path)
+
+    async def bench(self) -> None:
+        """Open the page, and wait until it can be worked with."""
+        await self.open()
+        await expect(self.find("#account")).to_be_visible()
+
+    async def choose(self, prompt: str, **chosen: str) -> None:
+        """Fill in the form as a person does."""
+        await self.find("#prompt").fill(prompt)
+        for name, value in chosen.items():
+            await self.find(f"#{name}").select_option(value)
+
+    async def make(self, prompt: str, **chosen: str) -> Locator:
+        """Ask for a picture, and return its card in the tray."""
+        await self.choose(prompt, **chosen)
+        await self.find("#make").click()
+        card = self.find(".job").filter(has_text=prompt).first
+        await expect(card).to_be_visible()
+        return card
+
+    async def credits(self) -> int:
+        """Return how many credits the page says are left."""
+        text = await self.find("#credits").inner_text()
+        return int("".join(letter for letter in text if letter.isdecimal()))
+
+    async def offline(self, away: bool) -> None:  # noqa: FBT001 - as the browser's own switch has it
+        """Take the network away, or give it back."""
+        self._gone_offline = True
+        await self.page.context.set_offline(away)
+
+    async def overflow(self) -> int:
+        """Return by how many pixels the page is wider than its window."""
+        wide, shown = await self.page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
+        return max(0, int(wide) - int(shown))
+
+    def hold(self) -> None:
+        """Hold the visit to what must always be so: no complaint but those meant, nothing from elsewhere."""
+        refused = [text for text in self._complaints if REFUSED in text]
+        missed = [text for text in self._complaints if OFFLINE in text and self._gone_offline]
+        assert sorted(refused + missed) == sorted(self._complaints), self._complaints
+        assert len(refused) == self.refusals, refused
+        home = urlsplit(self.url)
+        for asked in map(urlsplit, self._asked):
+            assert asked.scheme == "data" or asked[:2] == home[:2], asked.geturl()
+
+    def _heard(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self._complaints.append(message.text)
+
+    def _failed(self, error: Error) -> None:
+        self._complaints.append(str(error))
+
+    def _noted(self, request: Request) -> None:
+        self._asked.append(request.url)
