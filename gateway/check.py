@@ -2,7 +2,8 @@
 
 Starts nothing and leaves nothing behind. All mistakes of one run are told together, sorted by place;
 warnings are about what runs and may not be meant. The probes ask the same questions `serve` would stop
-at: is the port free, can the folders be written, is the store's file one.
+at: is the port free, can the folders be written, is the store's file one. They also run the operator's
+patterns on hostile texts, which no reading can replace.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from gateway import configure, policy
+from gateway import configure, policy, trials
 from gateway.documents import Mistake, why
 from gateway.errors import Refusal
 from gateway.jwks import FileKeys
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from gateway.configure import Read, ReadFile
     from gateway.settings import Role, Settings
+    from policies.bundle import Bundle
 
 FAILED: Final = 2
 """The exit code of a check that found mistakes."""
@@ -74,7 +76,8 @@ def check(
     found = configure.read(path, environ, read, kinds, role)
     wrong = list(found.mistakes)
     if found.sound("policies"):
-        bundle = policy.read_bundle(found.settings.policies.path, found.entries, kinds)
+        tried = slow_patterns if probe and found.settings.policies.path else policy.untried
+        bundle = policy.read_bundle(found.settings.policies.path, found.entries, kinds, tried=tried)
         wrong += bundle if isinstance(bundle, list) else []
     if probe:
         wrong += [found.document.mistake(flaw) for flaw in probed(found)]
@@ -109,6 +112,23 @@ def probed(found: Read) -> Iterator[Flaw]:
         yield Flaw("/store/url", wrong)
     if found.sound("blobs") and (wrong := not_writable(settings.blobs.folder)):
         yield Flaw("/blobs/url", wrong)
+
+
+def slow_patterns(bundle: Bundle) -> Iterator[Flaw]:
+    """Yield the patterns of prompt rules that take too long on a hostile text, by their places."""
+    patterns = {
+        f"/prompt_rules/{i}/patterns/{j}": pattern
+        for i, rule in enumerate(bundle.prompt_rules)
+        for j, pattern in enumerate(rule.patterns)
+    }
+    most, length = int(trials.LIMIT_SECONDS * 1000), trials.LONGEST
+    for pointer, is_slow in zip(patterns, trials.slow(list(patterns.values())), strict=True):
+        if is_slow:
+            yield Flaw(
+                pointer,
+                f"slow pattern: a search takes over {most} ms in a hostile text of {length} characters: "
+                "bound its repeats, as in `.{0,40}`",
+            )
 
 
 def port_taken(host: str, port: int) -> str | None:

@@ -9,7 +9,7 @@ swapped in whole or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -26,8 +26,16 @@ from policies.model import Flaw
 Folder = Mapping[str, bytes]
 """File names (those of folders end in a slash) and contents."""
 
+Trial = Callable[[Bundle], Iterable[Flaw]]
+"""Puts a bundle to the test, and tells what was found where."""
+
 PRESETS: Final = Path(policies.__file__).parent / "presets"
 KNOWN: Final = Bundle.__struct_fields__
+
+
+def untried(_bundle: Bundle) -> Iterable[Flaw]:
+    """Find nothing: what is read to be served was checked before."""
+    return ()
 
 
 def read_folder(path: str) -> Folder:
@@ -41,15 +49,16 @@ def read_bundle(
     entries: Mapping[str, str],
     kinds: Collection[str],
     read: Callable[[str], Folder] = read_folder,
+    tried: Trial = untried,
 ) -> Bundle | list[Mistake]:
     """Return the bundle in a folder (None: the presets), or every mistake, sorted by place.
 
     `entries` maps the configured providers' names to their kinds, `kinds` are the provider kinds there
-    are: routes are held against both.
+    are: routes are held against both. `tried` adds what shows only when a bundle is put to the test.
     """
     folder = str(PRESETS) if path is None else path
     files = _files(folder, read)
-    return [files] if isinstance(files, Mistake) else judge(folder, files, entries, kinds)
+    return [files] if isinstance(files, Mistake) else judge(folder, files, entries, kinds, tried)
 
 
 def _files(folder: str, read: Callable[[str], Folder]) -> Folder | Mistake:
@@ -60,7 +69,11 @@ def _files(folder: str, read: Callable[[str], Folder]) -> Folder | Mistake:
 
 
 def judge(
-    folder: str, files: Folder, entries: Mapping[str, str], kinds: Collection[str]
+    folder: str,
+    files: Folder,
+    entries: Mapping[str, str],
+    kinds: Collection[str],
+    tried: Trial = untried,
 ) -> Bundle | list[Mistake]:
     """Return the bundle that files hold together, or every mistake, sorted by place."""
     whole = _Whole()
@@ -72,6 +85,8 @@ def judge(
     if len(odd) == len(flaws):  # names nobody knows do not keep the rest from being understood
         found = msgspec.convert(_without(whole.value, odd), Bundle)
         flaws += [Flaw(wrong.pointer, wrong.sentence) for wrong in rules.mistakes(found, entries, kinds)]
+        known = {flaw.pointer for flaw in flaws}
+        flaws += [flaw for flaw in tried(found) if flaw.pointer not in known]
     told = whole.mistakes + [whole.place(flaw, folder) for flaw in flaws]
     return sorted(set(told)) if found is None or told else found
 

@@ -51,7 +51,7 @@ GUARDED: Final = {
     "socket": ("gateway.check", "gateway.cli", "gateway.outbound", "gateway.serve"),
     "sqlite3": (),
     "ssl": ("gateway.outbound",),
-    "subprocess": ("gateway.cli",),
+    "subprocess": ("gateway.cli", "gateway.trials"),
     "urllib.request": ("gateway.cli",),
 }
 """Modules of the standard library that only some rooms may know."""

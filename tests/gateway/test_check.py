@@ -273,6 +273,18 @@ def test_policy_mistake_has_its_message(home: Home, old: str, new: str, line: st
     assert found == [f"policies/all.yaml:{line}"]
 
 
+def test_slow_pattern_has_its_message(home: Home) -> None:
+    """A pattern that reads well and is slow on the right text is told, only with probes; others are not."""
+    home.spoil("policies/all.yaml", '["forbidden[ ]word"]', '["kid.*nude", "kid.{0,40}nude", "(a+)+$"]')
+    slow, unsafe = home.told()
+    assert slow == (
+        "policies/all.yaml:15:35: prompt_rules[0].patterns[0]: slow pattern: a search takes over 50 ms in a "
+        "hostile text of 32000 characters: bound its repeats, as in `.{0,40}`"
+    )
+    assert "patterns[2]: unsafe pattern" in unsafe
+    assert home.told(probe=False) == [unsafe]
+
+
 def test_unused_document_has_its_message(home: Home) -> None:
     """A document that adds nothing to the policies is a mistake."""
     home.write("policies/notes.yaml", "note: prices rise in May\n")
