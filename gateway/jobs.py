@@ -378,7 +378,11 @@ class Jobs:
         """End a queued job or ask for a running one's end; True means it still runs."""
         await self.get(who, job_id)
         answer = await self._store.cancel(
-            who.principal.tenant, job_id, _counting(who.terms), Record(action="job.cancel")
+            who.principal.tenant,
+            job_id,
+            _counting(who.terms),
+            Record(action="job.cancel"),
+            by=who.principal.subject,
         )
         match answer:
             case Asked(job):
@@ -397,7 +401,11 @@ class Jobs:
         """
         await self.get(who, job_id)
         answer = await self._store.erase(
-            who.principal.tenant, job_id, _counting(who.terms), Record(action="job.erase")
+            who.principal.tenant,
+            job_id,
+            _counting(who.terms),
+            Record(action="job.erase"),
+            by=who.principal.subject,
         )
         match answer:
             case Gone(job):

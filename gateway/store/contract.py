@@ -239,15 +239,21 @@ class Store(Protocol):
         ...
 
     async def cancel(
-        self, tenant: str, job: str, count: Count, record: Record
+        self, tenant: str, job: str, count: Count, record: Record, *, by: str | None = None
     ) -> Canceled | Asked | Ended | Absent | Denied:
-        """End a queued job, or ask a running one's worker to. An ended job is left as it is."""
+        """End a queued job, or ask a running one's worker to. An ended job is left as it is.
+
+        `by` is the subject who calls, counted and told of; None stands for the job's owner.
+        """
         ...
 
     async def erase(
-        self, tenant: str, job: str, count: Count, record: Record
+        self, tenant: str, job: str, count: Count, record: Record, *, by: str | None = None
     ) -> Gone | Open | Absent | Denied:
-        """Forget an ended job: prompt, inputs, outputs. Its key stays bound and answers `Erased`."""
+        """Forget an ended job: prompt, inputs, outputs. Its key stays bound and answers `Erased`.
+
+        `by` as of `cancel`.
+        """
         ...
 
     async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:

@@ -98,17 +98,17 @@ class Engine:
         return answer  # type: ignore[no-any-return]
 
     async def cancel(
-        self, tenant: str, job: str, count: contract.Count, record: Record
+        self, tenant: str, job: str, count: contract.Count, record: Record, *, by: str | None = None
     ) -> contract.Canceled | contract.Asked | contract.Ended | contract.Absent | contract.Denied:
         """End a queued job, or ask a running one's worker to."""
-        move = CancelMove(tenant, job, count, record)
+        move = CancelMove(tenant, job, count, record, by)
         return await self._send(move)  # type: ignore[no-any-return]
 
     async def erase(
-        self, tenant: str, job: str, count: contract.Count, record: Record
+        self, tenant: str, job: str, count: contract.Count, record: Record, *, by: str | None = None
     ) -> contract.Gone | contract.Open | contract.Absent | contract.Denied:
         """Forget an ended job."""
-        move = EraseMove(tenant, job, count, record)
+        move = EraseMove(tenant, job, count, record, by)
         return await self._send(move)  # type: ignore[no-any-return]
 
     async def begin_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:

@@ -118,18 +118,36 @@ class SubmitMove(_Move):
         return Replayed(job, draft.usage(self.job.subject)) if job else Erased()
 
 
-class CancelMove(_Move):
-    """End a queued job; ask for the end of a running one."""
+class _CallMove(_Move):
+    """A caller's call on a job: counted against and told of whoever calls, the job's owner or an admin."""
 
-    def __init__(self, tenant: str, job: str, count: Count, record: Record) -> None:
-        super().__init__(tenant)
+    def __init__(self, tenant: str, job: str, count: Count, record: Record, by: str | None) -> None:
+        super().__init__(tenant, by)
         self.job = job
         self._count = count
         self._record = record
 
     def wants(self, want: Want) -> None:
-        """Want the job."""
+        """Want the job, and the caller's figures."""
+        super().wants(want)
         want.jobs.add(self.job)
+
+    def _counted(self, draft: Draft, job: Job) -> Usage | Denied:
+        """Return the usage with this call counted. All that is missing is asked for before any write."""
+        draft.user(job.subject)
+        usage = draft.usage(self._by(job))
+        counted = self._count(usage, draft.now)
+        if isinstance(counted, Deny):
+            draft.say(self._by(job), _denied(self._record, counted))
+            return Denied(counted, usage)
+        return counted
+
+    def _by(self, job: Job) -> str:
+        return self.subject or job.subject
+
+
+class CancelMove(_CallMove):
+    """End a queued job; ask for the end of a running one."""
 
     def fold(self, draft: Draft) -> object:
         """Move by the job's state as it is."""
@@ -140,40 +158,28 @@ class CancelMove(_Move):
             return Ended(job)
         if job.cancel_requested_at is not None:
             return Asked(job)
-        usage = draft.usage(job.subject)
-        counted = self._count(usage, draft.now)
-        if isinstance(counted, Deny):
-            draft.say(job.subject, _denied(self._record, counted))
-            return Denied(counted, usage)
-        return self._cancel(draft, job, counted)
+        counted = self._counted(draft, job)
+        return counted if isinstance(counted, Denied) else self._cancel(draft, job, counted)
 
-    def _cancel(self, draft: Draft, job: Job, usage: Usage) -> object:
+    def _cancel(self, draft: Draft, job: Job, counted: Usage) -> object:
+        by = self._by(job)
         if job.state is JobState.QUEUED:
             ended = lifecycle.canceled(job, draft.now)
-            posted = quota.settle(usage, ended, 0)
             draft.put(ended, expect=job.version, due="drop")
+            draft.post(by, counted)
+            posted = quota.settle(draft.usage(job.subject), ended, 0)
             draft.post(job.subject, posted.usage, posted.entries, job.policy_version)
-            draft.say(job.subject, replace(self._record, job=job.id, code=str(ended.state)))
+            draft.say(by, replace(self._record, job=job.id, code=str(ended.state)))
             return Canceled(ended)
         asked = lifecycle.cancel_asked(job, draft.now)
         draft.put(asked, expect=job.version)
-        draft.post(job.subject, usage)
-        draft.say(job.subject, replace(self._record, job=job.id))
+        draft.post(by, counted)
+        draft.say(by, replace(self._record, job=job.id))
         return Asked(asked)
 
 
-class EraseMove(_Move):
+class EraseMove(_CallMove):
     """Forget an ended job."""
-
-    def __init__(self, tenant: str, job: str, count: Count, record: Record) -> None:
-        super().__init__(tenant)
-        self.job = job
-        self._count = count
-        self._record = record
-
-    def wants(self, want: Want) -> None:
-        """Want the job."""
-        want.jobs.add(self.job)
 
     def fold(self, draft: Draft) -> object:
         """Drop the job if it is over."""
@@ -182,14 +188,12 @@ class EraseMove(_Move):
             return Absent()
         if not job.state.ended:
             return Open()
-        usage = draft.usage(job.subject)
-        counted = self._count(usage, draft.now)
-        if isinstance(counted, Deny):
-            draft.say(job.subject, _denied(self._record, counted))
-            return Denied(counted, usage)
+        counted = self._counted(draft, job)
+        if isinstance(counted, Denied):
+            return counted
         draft.drop(job)
-        draft.post(job.subject, counted)
-        draft.say(job.subject, replace(self._record, job=job.id))
+        draft.post(self._by(job), counted)
+        draft.say(self._by(job), replace(self._record, job=job.id))
         return Gone(job)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from gateway.audit import Record
+from gateway.audit import Record, decode
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import KEYS_KEPT_MS
 from gateway.store.contract import (
@@ -190,6 +190,33 @@ async def test_denied_cancel_changes_nothing(rig: Rig, store: Engine) -> None:
     found = await store.get_job("acme", job.id, "ann")
     assert found is not None
     assert found.job == job
+
+
+async def test_admins_call_under_their_name(rig: Rig, store: Engine) -> None:
+    """A cancel or delete of another's job is counted and told as the caller's; the hold is the owner's."""
+    running = await put(store, rig.job())
+    (claim,) = await take(store)
+    await store.begin_attempt(claim, attempt())
+    queued = await put(store, rig.job())
+    asked = await store.cancel("acme", running.id, counting(), SAID, by="boss")
+    canceled = await store.cancel("acme", queued.id, counting(), SAID, by="boss")
+    gone = await store.erase("acme", queued.id, counting(), SAID, by="boss")
+    assert [type(answer) for answer in (asked, canceled, gone)] == [Asked, Canceled, Gone]
+    ann, boss = await store.usage("acme", "ann"), await store.usage("acme", "boss")
+    assert (ann.user.held, ann.user.flight, boss.user.held) == (10, 1, 0)
+    assert "write" not in ann.user.windows
+    assert boss.user.windows["write"].count == boss.tenant.windows["write"].count == 3
+    told = [line.ref for link in (await store.audit_page("acme"))[:3] for line in decode(link.rows)]
+    assert told == [await store.ref_of("acme", "boss")] * 3
+
+
+async def test_admins_are_denied_under_their_name(rig: Rig, store: Engine) -> None:
+    """A call above the caller's own window is denied and told as theirs, whoever owns the job."""
+    job = await put(store, rig.job())
+    none = replace(OPEN_TERMS, user=replace(WIDE, write=0))
+    assert isinstance(await store.cancel("acme", job.id, counting(none), SAID, by="boss"), Denied)
+    ((line,),) = [decode(link.rows) for link in (await store.audit_page("acme"))[:1]]
+    assert (line.decision, line.ref) == ("deny", await store.ref_of("acme", "boss"))
 
 
 async def test_cancel_and_erase_together(rig: Rig, store: Engine) -> None:

@@ -197,6 +197,18 @@ async def test_trail_filters_and_pages(stage: Stage) -> None:
         assert (await boss.get(f"/v1/audit?{query}")).json["data"] == expected, query
 
 
+async def test_trail_names_who_acted(stage: Stage) -> None:
+    """What an admin does to another's job is told as the admin's doing, not as its owner's."""
+    ann, boss = stage.visit(), stage.admin()
+    job = await ann.made()
+    await boss.ask("DELETE", f"/v1/jobs/{job['id']}")
+    told = {
+        name: [line["action"] for line in (await boss.get(f"/v1/audit?subject={name}")).json["data"]]
+        for name in ("ann", "boss")
+    }
+    assert told == {"ann": ["job.end", "job.submit"], "boss": ["job.erase"]}
+
+
 async def test_trail_export_is_lines(stage: Stage) -> None:
     """`Accept: application/x-ndjson` answers with every line that fits, one JSON object a line."""
     await stage.visit().made()
