@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ROUNDS: Final = 16
 BATCH: Final = 512
 KEPT_TENANTS: Final = 4096
+COMMIT_SECONDS: Final = 5.0
+"""How long a commit may take before its callers are told that the store is not there."""
 KEPT_USERS: Final = 4096
 """Users kept a tenant; past that they are read again."""
 
@@ -40,13 +42,20 @@ class Committer:
     """Moves in, answers out. Runs as a task of the loop it is made on."""
 
     def __init__(
-        self, backend: Backend, chain: Chain, bell: Bell, mint: Callable[[], str], observe: Observe
+        self,
+        backend: Backend,
+        chain: Chain,
+        bell: Bell,
+        mint: Callable[[], str],
+        observe: Observe,
+        seconds: float = COMMIT_SECONDS,
     ) -> None:
         self._backend = backend
         self._chain = chain
         self._bell = bell
         self._mint = mint
         self._observe = observe
+        self._seconds = seconds
         self._kept: dict[str, tuple[TenantState, dict[str, UserState | None]]] = {}
         self._waiting: list[TenantMove | AttemptMove] = []
         self._arrived = asyncio.Event()
@@ -219,7 +228,11 @@ class Committer:
         if not pending:
             return []
         began = time.perf_counter()
-        outcomes = await self._backend.commit([each.change for each in pending])
+        try:
+            async with asyncio.timeout(self._seconds):
+                outcomes = await self._backend.commit([each.change for each in pending])
+        except TimeoutError:  # it may still be applied: what was known is forgotten, versions prove the rest
+            raise StoreUnavailable("the commit took too long") from None
         took = time.perf_counter() - began
         again: list[TenantMove | AttemptMove] = []
         for each, outcome in zip(pending, outcomes, strict=True):

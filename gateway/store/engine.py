@@ -15,7 +15,7 @@ from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, anchored
 from gateway.store.bell import Bell
-from gateway.store.committer import Committer, Observe
+from gateway.store.committer import COMMIT_SECONDS, Committer, Observe
 from gateway.store.contract import (
     Begun,
     Claim,
@@ -75,12 +75,14 @@ class Engine:
         *,
         crash: Hook = nowhere,
         observe: Observe = lambda _moves, _seconds: None,
+        seconds: float = COMMIT_SECONDS,
     ) -> None:
         self.backend = backend
         self._chain = chain
         self._crash = crash
+        self._seconds = seconds
         self._bell = Bell()
-        self._committer = Committer(backend, chain, self._bell, mint, observe)
+        self._committer = Committer(backend, chain, self._bell, mint, observe, seconds)
         self._send = self._committer.send
         self._due = asyncio.Event()
         self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
@@ -264,7 +266,11 @@ class Engine:
         """Raise `StoreUnavailable` if the store would not take a write now."""
         if not self._committer.alive:
             raise StoreUnavailable("the store is closed")
-        await self.backend.ping()
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self.backend.ping()
+        except TimeoutError:
+            raise StoreUnavailable("the store does not answer") from None
 
     async def close(self) -> None:
         """Write what was accepted, then let go."""

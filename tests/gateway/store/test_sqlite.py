@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 
 import apsw
@@ -12,7 +13,8 @@ import pytest
 from gateway import doctor
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.backend import SCHEMA, UNREADABLE_MS, encode_job
-from gateway.store.contract import Absent, Erased, JobFilter, Remains
+from gateway.store.contract import Absent, Erased, JobFilter, Remains, Replayed
+from gateway.store.engine import Engine
 from gateway.store.sqlite import SqliteBackend
 from policies.model import Job
 from tests.contracts.rig import SAID, Clock, Rig, attempt, counting, put, submit, take
@@ -214,3 +216,27 @@ async def test_erased_text_leaves_file(tmp_path: Path) -> None:
     await store.erase("acme", job.id, counting(), SAID)
     await rig.close()
     assert not kept(tmp_path, b"private lighthouse")
+
+
+async def test_slow_file_is_an_absent_store(tmp_path: Path) -> None:
+    """A commit or probe that takes too long finds no store; what is applied late is found by its key."""
+    gate = threading.Event()
+
+    def wait(_point: str) -> None:
+        gate.wait(20)
+
+    rig = Rig("sqlite", tmp_path)
+    backend = SqliteBackend(tmp_path / "slow.db", rig.clock, crash=wait)
+    store = Engine(backend, rig.chain, rig.uuid, seconds=0.25)
+    job = rig.job()
+    with pytest.raises(StoreUnavailable, match="took too long"):
+        await submit(store, job, "k")
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await store.ping()
+    gate.set()
+    again = await submit(store, rig.job(), "k")
+    assert isinstance(again, Replayed)
+    assert again.job.id == job.id
+    assert (await store.usage("acme", "ann")).user.held == 10
+    assert await doctor.examine(backend, rig.chain) == []
+    await store.close()
