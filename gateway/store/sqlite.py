@@ -2,8 +2,8 @@
 
 One writer connection lives on a thread of its own; a batch is one `BEGIN IMMEDIATE`, with `WAL` and
 `synchronous=FULL`, so what is answered is on disk. Point reads run on the caller's thread over a second
-connection: WAL readers never wait for the writer, and a read of the page cache is cheaper than a hop.
-The file belongs to one process: a lock beside it refuses a second writer. Time is this host's clock.
+connection: a read of the page cache is cheaper than a hop. Lists, which may look through all a tenant has,
+have a thread and a connection too. A lock beside the file refuses a second process that would write.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ class SqliteBackend:
             self._reader = _open(path, write=not read_only)
             _check_schema(self._reader, path, create=not read_only)
             self._writer = self._reader if read_only else _open(path, write=True)
+            self._lister = _open(path, write=False)
         except Refusal:
             self._unlock()
             raise
@@ -91,6 +92,7 @@ class SqliteBackend:
             _reclaim(self._writer, clock())
         self._reader.pragma("query_only", True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="store-lists")
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""
@@ -130,8 +132,7 @@ class SqliteBackend:
     async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
         """Return jobs newest first; one row more than asked tells whether there are older ones."""
         sql, values = rows.page_query(tenant, where, before, limit + 1)
-        with _faults():
-            found = _all(self._reader, sql, values)
+        found = await self._on_thread(lambda: _all(self._lister, sql, values), self._aside)
         more = found[limit - 1][0] if len(found) > limit else None
         return Page(self._readable([row[1:] for row in found[:limit]]), more)
 
@@ -219,7 +220,9 @@ class SqliteBackend:
             return
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.close)
-        self._thread.shutdown()
+        for thread in (self._thread, self._aside):
+            thread.shutdown()
+        self._lister.close()
         self._reader.close()
         self._unlock()
 
@@ -246,13 +249,13 @@ class SqliteBackend:
 
         return await self._on_thread(transact)
 
-    async def _on_thread(self, work: Callable[[], _T]) -> _T:
+    async def _on_thread(self, work: Callable[[], _T], thread: ThreadPoolExecutor | None = None) -> _T:
         def guarded() -> _T:
             with _faults():
                 return work()
 
         try:
-            working = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+            working = asyncio.get_running_loop().run_in_executor(thread or self._thread, guarded)
         except RuntimeError as closed:  # the pool takes no work after close
             raise StoreUnavailable("the store is closed") from closed
         return await working
@@ -415,7 +418,7 @@ def _make_durable(connection: apsw.Connection) -> None:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("secure_delete", True)
-    connection.pragma("wal_autocheckpoint", 16000)
+    connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
 
 
 def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> None:

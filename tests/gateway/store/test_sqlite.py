@@ -240,3 +240,17 @@ async def test_slow_file_is_an_absent_store(tmp_path: Path) -> None:
     assert (await store.usage("acme", "ann")).user.held == 10
     assert await doctor.examine(backend, rig.chain) == []
     await store.close()
+
+
+async def test_lists_hold_up_nobody(tmp_path: Path) -> None:
+    """A list looks through what a tenant has beside the loop, and sees what was answered before it."""
+    rig = Rig("sqlite", tmp_path)
+    store = await rig.open()
+    job = await put(store, rig.job())
+    listing = asyncio.ensure_future(store.list_jobs("acme", JobFilter(), before=None, limit=20))
+    await asyncio.sleep(0)
+    assert not listing.done()
+    assert (await listing).jobs == (job,)
+    await rig.close()
+    with pytest.raises(StoreUnavailable):
+        await store.list_jobs("acme", JobFilter(), before=None, limit=20)
