@@ -132,7 +132,8 @@ def _token(secret: Secret, now: Callable[[], int]) -> ASGIApp:
     async def app(scope: Any, _receive: Any, send: Any) -> None:
         host, site = _header(scope, b"host") or "", _header(scope, b"sec-fetch-site")
         headers = (("content-type", "application/json"), ("cache-control", "no-store"))
-        if not may_have_token(host, site):
+        peer = (scope.get("client") or ("",))[0]
+        if not may_have_token(host, site, peer):
             await _send(send, (403, headers, b'{"error":"this token is for the page on this machine"}'))
             return
         text = token(secret, Principal(TENANT, SUBJECT), now(), PAGE_TOKEN_SECONDS)

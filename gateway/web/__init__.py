@@ -8,6 +8,7 @@ Who may have the page's token is decided here too; routes, and the token itself,
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -59,10 +60,19 @@ def _asset(path: Path) -> Asset:
     return Asset(body, TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:16]}"')
 
 
-def may_have_token(host: str, site: str | None) -> bool:
+def may_have_token(host: str, site: str | None, peer: str) -> bool:
     """Say whether `GET /dev/token` comes from the page itself, on this machine.
 
     `host` is the Host header: a name that was made to point here is not loopback's own. `site` is
-    `Sec-Fetch-Site`, which a browser sets and no page can: another origin's request says otherwise.
+    `Sec-Fetch-Site`, which a browser sets and no page can: another origin's request says otherwise. Both
+    are whatever another machine cares to write; `peer`, the address that called, is not.
     """
-    return site == "same-origin" and _LOOPBACK.fullmatch(host) is not None
+    return site == "same-origin" and _LOOPBACK.fullmatch(host) is not None and _is_here(peer)
+
+
+def _is_here(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

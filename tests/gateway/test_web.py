@@ -127,4 +127,21 @@ def test_news_is_announced() -> None:
 )
 def test_only_the_page_gets_a_token(*, host: str, site: str | None, given: bool) -> None:
     """The page's token is given to the page on this machine, not to another site or another name."""
-    assert may_have_token(host, site) is given
+    assert may_have_token(host, site, "127.0.0.1") is given
+
+
+@pytest.mark.parametrize(
+    ("peer", "given"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.168.1.5", False),
+        ("::ffff:192.168.1.5", False),
+        ("localhost", False),
+        ("", False),
+    ],
+)
+def test_other_machines_get_no_token(*, peer: str, given: bool) -> None:
+    """Headers are what the caller writes: a caller from another machine is told apart by its address."""
+    assert may_have_token("localhost:8080", "same-origin", peer) is given
