@@ -105,7 +105,8 @@ def thumb(data: bytes) -> bytes:
     if kind is None:
         raise ValueError("not a picture")
     with _READERS[kind](io.BytesIO(data)) as image:
-        image.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS, reducing_gap=3.0)
+        gap = None if image.mode.startswith("I") else 3.0  # 16 bits a sample cannot be reduced in steps
+        image.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS, reducing_gap=gap)
         small = image.convert("RGBA" if image.has_transparency_data else "RGB")
     out = io.BytesIO()
     small.save(out, "WEBP", quality=82, method=4)

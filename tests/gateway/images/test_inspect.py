@@ -207,6 +207,15 @@ def test_every_picture_has_a_thumb(data: bytes) -> None:
     assert isinstance(inspect(thumb(data)), Picture)
 
 
+@pytest.mark.parametrize("size", [(16_000, 2), (3, 9_000), (1_500, 1_400)])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_large_pictures_have_thumbs(mode: str, size: tuple[int, int]) -> None:
+    """A large picture is made small in whatever way its pixels are written."""
+    made = inspect(thumb(_encoded("png", size, mode)))
+    assert isinstance(made, Picture)
+    assert max(made.width, made.height) == 320
+
+
 def test_thumbs_keep_what_is_seen_only() -> None:
     """A thumb keeps see-through pixels and drops metadata."""
     exif = Image.Exif()
