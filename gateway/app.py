@@ -72,6 +72,7 @@ class Choices(Struct, frozen=True):
     around: Callable[[Store], Store] = lambda store: store
     crash: Hook = nowhere
     body_seconds: float = 20.0
+    policy_seconds: float = POLICY_SECONDS
     now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     coin: Callable[[int], bytes] = field(default_factory=Coin)
     chance: Callable[[], float] = random.random
@@ -217,13 +218,19 @@ class House:
 
     async def _reload(self) -> None:
         """Swap the policies when their files change; a change with mistakes is told and not taken."""
-        while not await self.lifetime.pause(POLICY_SECONDS):
-            found = await self._files.poll()
-            if isinstance(found, list):
-                self.telemetry.alarm("policy_rejected", mistakes=len(found))
-            elif found is not None:
-                self.book = self._rulebook()
-                self.telemetry.event("policy", policy_version=self.book.version)
+        while not await self.lifetime.pause(self._choices.policy_seconds):
+            try:
+                await self._look()
+            except Exception as bug:  # noqa: BLE001 - policies that stop being read unseen are worse; it is told
+                self.telemetry.bug(bug, kind="policies")
+
+    async def _look(self) -> None:
+        found = await self._files.poll()
+        if isinstance(found, list):
+            self.telemetry.alarm("policy_rejected", mistakes=len(found))
+        elif found is not None:
+            self.book = self._rulebook()
+            self.telemetry.event("policy", policy_version=self.book.version)
 
     # -- small things others ask for ---------------------------------------------------------------
 
