@@ -149,7 +149,7 @@ class Jobs:
         self._blobs = blobs
         self._mint = mint
         self._callers: dict[Principal, tuple[str, Caller]] = {}
-        self._positions: dict[str, tuple[int, int]] = {}
+        self._positions: dict[tuple[str, str], tuple[int, int]] = {}
         self._quotes: dict[tuple[str, str], tuple[int, int]] = {}
 
     # -- who ---------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class Jobs:
             return None
         now = self.now()
         fresh = job.version == 1 and now - job.created_at < POSITION_KEPT_MS
-        name = job.tenant if fresh else job.id
+        name = (job.tenant, "" if fresh else job.id)
         kept = self._positions.get(name)
         if kept is None or now - kept[0] >= POSITION_KEPT_MS:
             if len(self._positions) >= CALLERS_KEPT:
