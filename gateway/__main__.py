@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway.cli.words import Commands, Span
+from gateway.cli.words import Area, Commands, Span
 
 if TYPE_CHECKING:
     from gateway.settings import Role
@@ -100,7 +100,7 @@ def dev(host: str, port: int, data: Path) -> None:
     help="Where to save it; .png, .webp or .jpg. Without it: named by the prompt.",
 )  # fmt: skip
 @click.option("--count", type=click.IntRange(min=1), help="How many pictures.")
-@click.option("--size", metavar="WxH", help="Such as 1536x1024. The model has a list.")
+@click.option("--size", type=Area(), metavar="WxH", help="Such as 1536x1024. The model has a list.")
 @click.option("--quality", type=click.Choice(("low", "medium", "high")), help="What it costs depends on it.")
 @click.option("--style", help="Such as editorial-photo, studio-product or cinematic.")
 @click.option(

@@ -341,7 +341,7 @@ def mint_dev(secret: Secret, who: Principal, *, ttl_seconds: int, now_ms: int, j
         claims["scope"] = " ".join(sorted(who.scopes))
     flaw = access.principal(claims, ClaimNames(), expires_at=0)
     if isinstance(flaw, Flaw):
-        raise Refusal(f"{flaw.pointer} {flaw.detail}")
+        raise Refusal(f"{claims.get(flaw.pointer)!r} {flaw.detail}")
     key = SecretKeys([_dev_key(secret)]).first
     head = {"typ": "at+jwt", "kid": key.kid}
     return _jws.encode(msgspec.json.encode(claims), key.jwk, algorithm=key.algorithm, headers=head)

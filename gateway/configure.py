@@ -217,7 +217,7 @@ def _providers(value: Object, sound: _Sound, kinds: Collection[str]) -> list[Fla
     flaws = []
     for name, kind in _kinds(value).items():
         if kind not in kinds:
-            hint = nearest(kind, kinds) or f": known are {', '.join(sorted(kinds))}"
+            hint = nearest(kind, kinds) or f"; known: {', '.join(sorted(kinds))}"
             flaws.append(Flaw(f"{below('/providers', name)}/kind", f"unknown kind{hint}"))
     for name, entry in sound.providers().items():
         if entry.kind in kinds and entry.kind not in KEYLESS and entry.key is None:
@@ -265,7 +265,7 @@ def _for_serve(value: Object, sound: _Sound, role: Role) -> list[Flaw]:
             )
     rows = _items(_object(value.get("auth")).get("issuers"))
     if not rows and sound.at("/auth"):
-        flaws.append(Flaw("/auth/issuers", "no issuer: serve accepts the tokens of at least one"))
+        flaws.append(Flaw("/auth/issuers", "none: `serve` needs one at least, whose tokens it accepts"))
     if role != "all" and sound.settings().store.url.startswith("sqlite:") and sound.at("/store"):
         flaws.append(Flaw("/store/url", f"SQLite serves one process: it takes --role all, not {role}"))
     return flaws

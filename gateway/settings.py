@@ -63,7 +63,7 @@ def _allowed(text: str) -> str | None:
 def _store_url(text: str) -> str | None:
     scheme, _, rest = text.partition("://")
     if scheme not in STORES:
-        return f"unknown store scheme: known are {', '.join(STORES)}"
+        return f"unknown store scheme; known: {', '.join(STORES)}"
     if not rest.removeprefix("/") or not rest.startswith("/") or "?" in rest or not _PRINTED.fullmatch(rest):
         return "must be sqlite:///FILE, or sqlite:////FOLDER/FILE for a place outside the working folder"
     return None
@@ -72,7 +72,7 @@ def _store_url(text: str) -> str | None:
 def _blobs_url(text: str) -> str | None:
     scheme, _, rest = text.partition("://")
     if scheme not in BLOBS:
-        return f"unknown blob scheme: known are {', '.join(BLOBS)}"
+        return f"unknown blob scheme; known: {', '.join(BLOBS)}"
     if not rest.startswith("/") or not _PRINTED.fullmatch(rest):
         return "must be file:///FOLDER, with the whole path"
     return None

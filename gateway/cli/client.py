@@ -8,8 +8,9 @@ reached becomes a `Refusal`. The token goes to the given address alone, and no r
 from __future__ import annotations
 
 import http.client
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,6 +24,8 @@ T = TypeVar("T")
 SECONDS: Final = 60.0
 """How long one answer may take; longer than a held `?wait=`."""
 WAIT_SECONDS: Final = 20
+PAUSE_SECONDS: Final = 1.0
+"""Between two reads that brought nothing new. A server that is stopping holds none."""
 
 
 class Picture(Struct, frozen=True):
@@ -121,9 +124,11 @@ class _Told(Struct, frozen=True):
 class Client:
     """A `Maker` over HTTP. Threads may share one."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, pause: Callable[[float], None] = time.sleep) -> None:
+        _split(url)
         self.url = url.rstrip("/")
         self._token = token.strip()
+        self._pause = pause
 
     def submit(self, asked: Mapping[str, object], key: str | None = None) -> Shown:
         """Submit a job, under a key of its own where none is given."""
@@ -144,7 +149,10 @@ class Client:
 
     def wait(self, job: Seen) -> Shown:
         """Hold a read until the job changes."""
-        return self._shown(self.get(f"/v1/jobs/{job.id}?wait={WAIT_SECONDS}&after={job.version}"))
+        shown = self._shown(self.get(f"/v1/jobs/{job.id}?wait={WAIT_SECONDS}&after={job.version}"))
+        if shown.job.version == job.version:
+            self._pause(PAUSE_SECONDS)
+        return shown
 
     def picture(self, picture: Picture) -> bytes:
         """Follow an image's signed link, which needs no token."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -23,7 +24,7 @@ from gateway.errors import Fault, Problem, Refusal
 from policies.model import Principal
 
 FORMATS: Final = {".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
-"""File endings that ask for a format; any other gets PNG."""
+"""File endings that ask for a format; PNG is what is made without one."""
 SUFFIXES: Final = {"image/png": ".png", "image/webp": ".webp", "image/jpeg": ".jpg"}
 LONGEST_SLUG: Final = 60
 STOPPED: Final = 130
@@ -43,6 +44,7 @@ class Order(Struct, frozen=True):
 
 def run_image(order: Order, environ: Mapping[str, str], screen: Screen, log: BinaryIO) -> int:
     """Make, save and show the pictures of an order; return the exit code."""
+    _savable(order)
     try:
         with maker_of(order, environ, log) as maker:
             with screen.waiting("asking") as waiting:
@@ -120,6 +122,16 @@ def names(order: Order, media_types: list[str]) -> list[Path]:
     return found
 
 
+def _savable(order: Order) -> None:
+    """Refuse a file that cannot be, before anything is spent on it."""
+    if order.output is None:
+        return
+    if order.output.suffix.lower() not in ("", ".png", *FORMATS):
+        raise Refusal(f"{order.output}: pictures are saved as .png, .webp or .jpg")
+    if not order.output.parent.is_dir():
+        raise Refusal(f"{order.output} cannot be written: there is no folder {order.output.parent}")
+
+
 def _named(prompt: str, n: int, suffix: str) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:LONGEST_SLUG].strip("-") or "picture"
     return Path(f"{slug}-{n}{suffix}" if n else f"{slug}{suffix}")
@@ -140,8 +152,9 @@ def _saved(maker: Maker, shown: Shown, order: Order, screen: Screen) -> int:
         screen.say(f"{path}  {picture.width}x{picture.height}  {size_text(len(data))}")
     for words in job.adjustments:
         screen.note(words)
-    for short in job.shortfall:
-        screen.complain(f"one image was not delivered ({short.code}), and its credits came back")
+    for code, count in Counter(short.code for short in job.shortfall).items():
+        missing = "one picture was" if count == 1 else f"{count} pictures were"
+        screen.complain(f"{missing} not delivered ({code}); the credits came back")
     left = "" if shown.credits is None else f", {shown.credits:,} left"
     screen.say(f"{job.cost.charged:,} credits charged{left}", style="dim")
     return 0

@@ -103,9 +103,11 @@ class Screen:
 
 def problem_lines(problem: Problem) -> tuple[str, list[tuple[str, str]]]:
     """Return a problem's title, and its detail, mistakes, rule and remedy as labeled lines."""
-    lines = [("", problem.detail)]
+    row = CATALOGUE[problem.code]
+    listed = problem.flaws and problem.detail == row.meaning
+    lines = [] if listed else [("", problem.detail)]
     for flaw in problem.flaws:
-        at = flaw.pointer or "the request"
+        at = flaw.pointer.removeprefix("/") or "the request"
         lines.append(("at", at if flaw.detail == problem.detail else f"{at} {flaw.detail}"))
     if problem.rule is not None:
         lines.append(("rule", problem.rule))
@@ -113,7 +115,7 @@ def problem_lines(problem: Problem) -> tuple[str, list[tuple[str, str]]]:
         lines.append(("wait", f"{-(-problem.retry_after_ms // 1000)} s, then it may be admitted"))
     if problem.code in TO_DO:
         lines.append(("to do", TO_DO[problem.code]))
-    return CATALOGUE[problem.code].title, lines
+    return row.title, lines
 
 
 def printable(text: str) -> str:

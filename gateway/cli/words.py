@@ -96,6 +96,18 @@ def _write(formatter: click.HelpFormatter, examples: tuple[str, ...]) -> None:
                 formatter.write(f"  {example}\n")
 
 
+class Area(click.ParamType[str]):
+    """A picture's size such as `1536x1024`. Which sizes there are, the model says."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text, or refuse it."""
+        if not re.fullmatch(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}", str(value), re.ASCII):
+            self.fail("is written like 1536x1024", param, ctx)
+        return str(value)
+
+
 class Span(click.ParamType[int]):
     """A length of time such as `90s`, `30m`, `12h`, `7d`, as whole seconds."""
 

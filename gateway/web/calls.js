@@ -105,7 +105,9 @@ export async function* follow(job) {
 }
 
 async function* wait(job) {
-  yield await read(await ask(`v1/jobs/${job.id}?wait=25&after=${job.version}`));
+  const news = await read(await ask(`v1/jobs/${job.id}?wait=25&after=${job.version}`));
+  if (news.version === job.version) await pause(1000); // a server that stops holds no read
+  yield news;
 }
 
 async function* stream(job) {

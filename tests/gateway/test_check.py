@@ -182,7 +182,7 @@ _SETTINGS_GOLDEN = [
         "unknown store scheme",
         "sqlite://",
         "mysql://",
-        ["safelight.yaml:4:9: store.url: unknown store scheme: known are sqlite"],
+        ["safelight.yaml:4:9: store.url: unknown store scheme; known: sqlite"],
     ),
     (
         "store that is none",

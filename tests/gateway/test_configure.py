@@ -134,7 +134,7 @@ def test_wrong_override_names_its_variable() -> None:
         ("worker: {drain_seconds: x}", ["must be a whole number, not text"]),
         ("providers: {a: {kind: openai}}", ["s.yaml:1:13: providers.a.key: is required for kind openai"]),
         ("providers: {a: {kind: opnai}}", ['a.kind: unknown kind, did you mean "openai"?']),
-        ("providers: {a: {kind: zzz}}", ["a.kind: unknown kind: known are openai, sandbox"]),
+        ("providers: {a: {kind: zzz}}", ["a.kind: unknown kind; known: openai, sandbox"]),
         ("providers: {a b: {kind: sandbox}}", ["providers.a b: as a name must have the form"]),
         ("server: {host: '${env:HOST}'}", ["server.host: a reference stands for secrets alone"]),
         ("outbound: {allow: ['${env:HOST}']}", ["outbound.allow[0]: a reference stands for secrets alone"]),
@@ -145,7 +145,7 @@ def test_wrong_override_names_its_variable() -> None:
         ("store: {url: 'sqlite://host/x'}", ["must be sqlite:///FILE"]),
         ("store: {url: 'sqlite:///'}", ["must be sqlite:///FILE"]),
         ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
-        ("blobs: {url: 's3://bucket'}", ["unknown blob scheme: known are file"]),
+        ("blobs: {url: 's3://bucket'}", ["unknown blob scheme; known: file"]),
         ("secret: '${env:A}'", ["secret: must be a list, not text"]),
         ("secret: ['${env:NONE}']", ["secret[0]: ${env:NONE} is not set in the environment"]),
         ("secret: ['${file:/run/none}']", ["${file:/run/none} cannot be read: no such file or directory"]),
@@ -208,7 +208,7 @@ def test_serve_asks_for_what_dev_brings() -> None:
     assert settings("") == Settings()
     found = loaded("secret: ['${env:SHORT}']\n", {"SHORT": "tiny"}, "worker")
     assert found == [
-        "s.yaml:1:1: auth.issuers: no issuer: serve accepts the tokens of at least one",
+        "s.yaml:1:1: auth.issuers: none: `serve` needs one at least, whose tokens it accepts",
         "s.yaml:1:1: store.url: SQLite serves one process: it takes --role all, not worker",
         "s.yaml:1:10: secret[0]: is shorter than 32 bytes: use `openssl rand -hex 32`",
     ]

@@ -88,12 +88,24 @@ def test_submit_sends_json_once(said: Said) -> None:
 def test_wait_asks_past_the_version(said: Said) -> None:
     """Waiting holds the read until the job is past the version that was seen."""
     said.next(200, JOB)
-    client = Client(said.url, "tok")
+    paused: list[float] = []
+    client = Client(said.url, "tok", paused.append)
     seen = client.job("job_1").job
+    said.next(200, {**JOB, "version": 4})
     assert client.wait(seen).credits is None
+    assert paused == []
     assert [path for _, path, _, _ in said.asked] == ["/v1/jobs/job_1", "/v1/jobs/job_1?wait=20&after=3"]
     client.cancel(seen)
     assert said.asked[-1][:2] == ("POST", "/v1/jobs/job_1/cancel")
+
+
+def test_idle_answers_are_paused_after(said: Said) -> None:
+    """A read that comes back with nothing new, as of a server that stops, is not repeated at once."""
+    said.next(200, JOB)
+    paused: list[float] = []
+    client = Client(said.url, "tok", paused.append)
+    client.wait(client.job("job_1").job)
+    assert paused == [1.0]
 
 
 def test_token_stays_with_its_server(said: Said) -> None:

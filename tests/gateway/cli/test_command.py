@@ -96,7 +96,7 @@ async def test_token_is_who_it_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("token", "--tenant", "a b", "--subject", "x"), "safelight: tenant is not a tenant's name\n"),
+        (("token", "--tenant", "a b", "--subject", "x"), "safelight: 'a b' is not a tenant's name\n"),
         (("audit", "verify"), "safelight: there is no store at .safelight/safelight.db yet\n"),
         (("doctor",), "safelight: there is no store at .safelight/safelight.db yet\n"),
         (("doctor", "--data", "no"), "safelight: no is not a data folder yet: `safelight dev` makes one,"),
@@ -104,6 +104,9 @@ async def test_token_is_who_it_names(tmp_path: Path) -> None:
         (("dev", "--port", "0", "--data", "file/x"), "safelight: the data folder file/x cannot be made: Not"),
         (("dev", "--host", "256.0.0.1"), "safelight: cannot listen on 256.0.0.1:8080: "),
         (("image", "x", "--url", "http://127.0.0.1:1"), "safelight: --url needs a token: give --token, or"),
+        (("image", "x", "--url", "ftp://a", "--token", "t"), "safelight: 'ftp://a' is not an address such"),
+        (("image", "x", "-o", "no/x.png"), "safelight: no/x.png cannot be written: there is no folder no\n"),
+        (("image", "x", "-o", "x.gif"), "safelight: x.gif: pictures are saved as .png, .webp or .jpg\n"),
     ],
 )
 def test_refusals_are_told_plainly(words: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -114,6 +117,13 @@ def test_refusals_are_told_plainly(words: tuple[str, ...], told: str, tmp_path: 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(told)
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("size", ["big", "1024", "1024X1024", "01x10", "1024x1024\n", "1x1"])
+def test_sizes_are_explained(size: str) -> None:
+    """A size that is none is refused with one to copy, before anybody is asked."""
+    result = invoked("image", "x", "--size", size)
+    assert (result.exit_code, "is written like 1536x1024" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["check", "serve"])

@@ -164,7 +164,7 @@ def test_pictures_are_made_in_process(tmp_path: Path) -> None:
     assert lines[0].startswith(f"{tmp_path}/out.png  1024x1024  ")
     assert lines[1] == "  style: own-style is not one of ours, its name was sent as words"
     assert lines[2] == "10 credits charged, 9,990 left"
-    assert "one image was not delivered (" in err
+    assert "one picture was not delivered (" in err
     assert err.startswith("queued\nrunning\n")
 
 
@@ -195,6 +195,16 @@ def test_rules_hold_in_process(tmp_path: Path, fields: dict[str, object], code: 
 
 def test_unwritable_output_is_told(tmp_path: Path) -> None:
     """A picture that cannot be saved is not lost: its job is named."""
-    order = Order("x", {}, tmp_path / "no" / "out.png", None, None, tmp_path / "data")
-    with pytest.raises(Refusal, match=r"cannot be written: No such file or directory\. .* job_"):
+    (tmp_path / "out.png").mkdir()
+    order = Order("x", {}, tmp_path / "out.png", None, None, tmp_path / "data")
+    with pytest.raises(Refusal, match=r"cannot be written: Is a directory\. .* job_"):
         run_image(order, {}, Screen(io.StringIO(), io.StringIO()), io.BytesIO())
+
+
+@pytest.mark.parametrize(("name", "words"), [("no/out.png", "there is no folder"), ("out.gif", r"\.png, ")])
+def test_impossible_files_cost_nothing(tmp_path: Path, name: str, words: str) -> None:
+    """A file that cannot be written, or whose ending is no picture's here, is refused before it is paid."""
+    order = Order("x", {}, tmp_path / name, None, None, tmp_path / "data")
+    with pytest.raises(Refusal, match=words):
+        run_image(order, {}, Screen(io.StringIO(), io.StringIO()), io.BytesIO())
+    assert not (tmp_path / "data").exists()

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.cli.screen import TO_DO, Screen, colorful, printable, problem_lines, size_text
 from gateway.errors import CATALOGUE, Problem
+from policies.model import Flaw
 
 
 class Terminal(io.StringIO):
@@ -97,6 +98,12 @@ def test_every_problem_can_be_told(code: str) -> None:
     title, lines = problem_lines(Problem(code))
     assert title == CATALOGUE[code].title
     assert lines[0] == ("", CATALOGUE[code].meaning)
+
+
+def test_listed_mistakes_speak_for_themselves() -> None:
+    """Where mistakes are listed, the catalogue's sentence on how they are listed is left out."""
+    _, lines = problem_lines(Problem("invalid_request", flaws=(Flaw("/prompt", "must not be empty"),)))
+    assert lines[0] == ("at", "prompt must not be empty")
 
 
 @pytest.mark.parametrize(

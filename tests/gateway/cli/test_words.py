@@ -69,7 +69,7 @@ def test_problems_end_with_a_remedy() -> None:
     assert [line.strip() for line in result.stderr.splitlines()] == [
         "✗ Invalid request",
         "It cannot be.",
-        "at     /count is too much",
+        "at     count is too much",
         "at     the request",
         "rule   some.rule",
         "wait   2 s, then it may be admitted",
