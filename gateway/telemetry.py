@@ -54,17 +54,13 @@ TEDIOUS: Final = frozenset({"request_id", "client", "bytes_in", "bytes_out", "te
 class Reading(enum.StrEnum):
     """A figure that is asked for when metrics are, by a callable given to `watch`."""
 
-    QUEUE_DEPTH = "queue_depth"
     IN_FLIGHT = "in_flight"
     STREAMS_OPEN = "streams_open"
-    OUTCOME_UNKNOWN = "outcome_unknown"
 
 
 _READINGS: Final = {
-    Reading.QUEUE_DEPTH: "Jobs due and not yet claimed.",
     Reading.IN_FLIGHT: "Jobs this process works on.",
-    Reading.STREAMS_OPEN: "Event streams and waiting reads this process serves.",
-    Reading.OUTCOME_UNKNOWN: "Jobs flagged for the operator: an upstream may have made what nobody got.",
+    Reading.STREAMS_OPEN: "Event streams this process serves.",
 }
 
 

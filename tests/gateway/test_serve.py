@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.edge import Edge
 from gateway.serve import bind, server_of
@@ -105,3 +106,11 @@ async def test_busy_and_resting_peers_stay() -> None:
         app.done.clear()
         line.write(ASKING + b"\r\n")
         await asyncio.wait_for(app.done.wait(), 20)
+
+
+def test_server_believes_nobody() -> None:
+    """No forwarding header is believed before the edge has judged it, no websocket taken, no stop endless."""
+    config = server_of(cast("Edge", App()), 7).config
+    assert (config.proxy_headers, config.server_header, config.access_log) == (False, False, False)
+    assert (config.ws, config.lifespan, config.timeout_graceful_shutdown) == ("none", "off", 7)
+    assert issubclass(cast("Any", config.http).func, HttpToolsProtocol)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from litestar.handlers import HTTPRouteHandler
 
+import gateway
 from gateway.api import routes
 from gateway.api.gate import chosen
 from gateway.api.limits import READ_BURST, READ_EVERY_MS, ReadLimit
@@ -163,3 +165,18 @@ async def test_read_limit_is_answered(site: Site) -> None:
     assert (await site.post("/v1/jobs", {"prompt": "a"})).status == 202
     site.jobs.at += 1000 * int(answer.headers["retry-after"])
     assert (await site.get("/v1/models")).status == 200
+
+
+def test_litestar_is_a_router_only() -> None:
+    """Of Litestar routes, handlers and errors are used; not its rate limit, caches, stores, CORS or auth."""
+    allowed = {"connection", "exceptions", "handlers", "openapi", "types"}
+    sources = "\n".join(path.read_text() for path in Path(gateway.__file__).parent.rglob("*.py"))
+    assert set(re.findall(r"^ *from litestar\.(\w+)", sources, re.MULTILINE)) <= allowed
+    names = set(re.findall(r"^ *from litestar import (.+)$", sources, re.MULTILINE))
+    assert {name for line in names for name in line.split(", ")} <= {
+        "Litestar",
+        "asgi",
+        "delete",
+        "get",
+        "post",
+    }
