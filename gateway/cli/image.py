@@ -94,6 +94,8 @@ def make(maker: Maker, fields: Mapping[str, object], waiting: Waiting) -> Shown:
         with contextlib.suppress(Problem, Refusal, Fault):
             maker.cancel(shown.job)
         raise
+    except Refusal as reason:
+        raise Refusal(f"{reason}. The job {shown.job.id} is kept and goes on there.") from reason
     return shown
 
 

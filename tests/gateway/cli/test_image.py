@@ -25,9 +25,10 @@ ORDER = Order("a lighthouse", {}, None, None, None, Path(".safelight"))
 
 
 class Told:
-    """A maker that tells one state after another, and stops the program after the last."""
+    """A maker that tells one state after another, and ends as it is told after the last."""
 
-    def __init__(self, *states: Seen) -> None:
+    def __init__(self, *states: Seen, end: BaseException | None = None) -> None:
+        self.end = end or KeyboardInterrupt()
         self.states = list(states)
         self.canceled: list[str] = []
         self.waited: list[int] = []
@@ -40,7 +41,7 @@ class Told:
         """Tell the next."""
         self.waited.append(job.version)
         if not self.states:
-            raise KeyboardInterrupt
+            raise self.end
         return Shown(self.states.pop(0), 80)
 
     def picture(self, picture: Picture) -> bytes:
@@ -77,6 +78,14 @@ def test_broken_off_jobs_are_canceled() -> None:
     with pytest.raises(KeyboardInterrupt):
         make(maker, {}, lambda _: None)
     assert maker.canceled == ["job_1"]
+
+
+def test_lost_server_keeps_the_job() -> None:
+    """Where the server goes away while a job is waited for, the job is named: it is not lost."""
+    maker = Told(QUEUED, RUNNING, end=Refusal("no answer"))
+    with pytest.raises(Refusal, match=r"^no answer\. The job job_1 is kept and goes on there\.$"):
+        make(maker, {}, lambda _: None)
+    assert maker.canceled == []
 
 
 def test_first_in_line_is_queued() -> None:
