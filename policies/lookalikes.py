@@ -20,6 +20,8 @@ INVISIBLE: Final = (
 """Characters that show nothing, as the inside of a regular expression's class."""
 
 _GONE: Final = re.compile(f"[{INVISIBLE}]")
+_PHRASES: Final = {0xFDFA: ".", 0xFDFB: "."}
+"""Letters that are whole sentences: unfolded, a text of them is eighteen times as long."""
 _ODD_SIGN: Final = re.compile(r"[^\w\x00-\x7f]")
 # Scripts written without spaces, or with endings joined on: a word is looked for anywhere in them.
 _UNSPACED: Final = re.compile(
@@ -72,7 +74,7 @@ def plain(text: str) -> str:
     """
     if text.isascii():
         return text.lower()
-    text = unicodedata.normalize("NFKC", _GONE.sub("", text)).casefold()
+    text = unicodedata.normalize("NFKC", _GONE.sub("", text).translate(_PHRASES)).casefold()
     text = "".join([c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)])
     return _ODD_SIGN.sub(".", unicodedata.normalize("NFC", text).translate(_CONFUSABLE))
 

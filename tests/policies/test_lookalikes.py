@@ -138,3 +138,8 @@ def test_plain_is_stable(text: str) -> None:
 def test_unspaced_scripts_are_known(word: str, is_unspaced: bool) -> None:  # noqa: FBT001 - a table's column
     """Chinese, Japanese, Korean and Thai words are looked for without spaces around them."""
     assert lookalikes.is_unspaced(word) is is_unspaced
+
+
+def test_no_letter_grows_a_text_much() -> None:
+    """What a text looks like is at most eight times as long as the text, so that judging stays quick."""
+    assert max(len(lookalikes.plain(chr(code) * 10)) for code in range(128, 0x110000)) <= 80
