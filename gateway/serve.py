@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway.api.exchange import WHOLE
 from gateway.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
     from gateway.api.edge import Edge
+    from gateway.api.exchange import Headers
     from gateway.app import House
 
 BACKLOG: Final = 2048
@@ -107,9 +111,12 @@ class _Connection(HttpToolsProtocol):
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        """Stop counting, then go on."""
+        """Stop counting, go on, and offer the application to take a whole answer at once."""
         self._head_bytes = -1
         super().on_headers_complete()
+        if self.cycle is not None:
+            scope: Any = self.cycle.scope
+            scope[WHOLE] = functools.partial(_send_whole, self.cycle)
 
     def on_message_complete(self) -> None:
         """Count again, then go on."""
@@ -128,6 +135,32 @@ class _Connection(HttpToolsProtocol):
             head = [b"HTTP/1.1 400 Bad Request\r\n", *lines, b"connection: close\r\n\r\n"]
             self.transport.write(b"".join([*head, body]))
         self.transport.close()
+
+
+async def _send_whole(cycle: RequestResponseCycle, status: int, fields: Headers, body: bytes) -> None:
+    """Send an answer in one piece: what the cycle's own `send` does in two, a header at a time.
+
+    It was a tenth of a submit. The application makes every field itself; one that holds a line's end is
+    left to the slow way, which refuses it. `fields` has the content's length, so nothing is chunked.
+    """
+    if cycle.flow.write_paused and not cycle.disconnected:
+        await cycle.flow.drain()
+    if cycle.disconnected:
+        return
+    lines = [b"%s: %s" % field for field in (*cycle.default_headers, *fields)]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(lines) - 1:
+        await cycle.send({"type": "http.response.start", "status": status, "headers": fields})
+        await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
+        return
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    end = b"\r\n\r\n" if cycle.keep_alive else b"\r\nconnection: close\r\n\r\n"
+    cycle.transport.write(b"".join((STATUS_LINE[status], head, end, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:

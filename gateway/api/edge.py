@@ -17,7 +17,7 @@ from litestar.exceptions import LitestarException
 
 from gateway.api import problems
 from gateway.api.cors import Cors, is_preflight
-from gateway.api.exchange import KEY, Answer, Exchange, Vanished, encode
+from gateway.api.exchange import KEY, Exchange, Vanished, encode
 from gateway.api.limits import rate_fields
 from gateway.errors import Fault, Problem
 from gateway.ids import uuid7
@@ -120,7 +120,7 @@ class Edge:
         exchange.fields = fields = dict(headers)
         judge(scope, headers, fields, self._parts.body_cap)
         if is_preflight(method, fields):
-            await Answer(204, self._parts.cors.preflight(fields[b"origin"]))(None, None, exchange.send)
+            await exchange.answer(204, self._parts.cors.preflight(fields[b"origin"]), b"")
             return
         if method == "HEAD":
             exchange.head = True
@@ -143,7 +143,7 @@ class Edge:
             exchange.code = problem.code if problem else "internal"
         else:
             shown = problem or Problem("internal")
-            await problems.answer(shown, self._parts.public_url(), exchange)(None, None, exchange.send)
+            await problems.answer(shown, self._parts.public_url(), exchange)(exchange.scope, None, None)
 
     async def _dress(self, exchange: Exchange, headers: Headers) -> Headers:
         """Return an answer's headers with those every answer carries."""

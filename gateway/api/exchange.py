@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
     Headers = Sequence[tuple[bytes, bytes]]
+    Whole = Callable[[int, Headers, bytes], Awaitable[None]]
     Dress = Callable[["Exchange", "Headers"], Awaitable["Headers"]]
 
 KEY: Final = "safelight"
@@ -46,6 +47,10 @@ async def left(receive: Receive) -> None:
     """Return when the client has left; what it still sends is passed over."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+WHOLE: Final = "safelight.whole"
+"""Where a server that can send an answer in one piece leaves the function that does."""
 
 
 class _Late:
@@ -87,6 +92,7 @@ class Exchange:
         "status",
         "usage",
         "waited",
+        "whole",
     )
 
     def __init__(self, scope: Scope, receive: Receive, out: Send, dress: Dress, request_id: str) -> None:
@@ -110,6 +116,7 @@ class Exchange:
         self.job: str | None = None
         self.replayed = False
         self.waited = False
+        self.whole: Whole | None = scope.get(WHOLE)
 
     @property
     def who(self) -> Caller:
@@ -133,6 +140,17 @@ class Exchange:
         else:
             self.sent_bytes += len(message.get("body", b""))
         await self.out(message)
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer, dressed: in one piece where the server can."""
+        if self.whole is None or self.head:
+            await self.send({"type": "http.response.start", "status": status, "headers": headers})
+            await self.send({"type": "http.response.body", "body": body})
+            return
+        self.status = status
+        self.begun = True
+        self.sent_bytes += len(body)
+        await self.whole(status, await self.dress(self, headers), body)
 
     async def body(self) -> bytes:
         """Return the whole body; raises `Problem` when it is too large or too slow."""
@@ -209,13 +227,12 @@ class Answer:
         self.headers = headers
         self.body = body
 
-    async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
-        """Send it."""
+    async def __call__(self, scope: Any, _receive: Any, _send: Any) -> None:
+        """Send it by the exchange its request belongs to."""
         headers = self.headers
         if self.status not in (204, 304):
             headers = [*headers, (b"content-length", b"%d" % len(self.body))]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body})
+        await exchange_of(scope).answer(self.status, headers, self.body)
 
 
 def encode(value: object) -> bytes:
