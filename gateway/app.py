@@ -87,6 +87,7 @@ class House:
         self.settings = settings
         self.telemetry = telemetry
         self.lifetime = Lifetime()
+        self._address = settings.server.address
         self.now = choices.now
         self._choices = choices
         self._files = files
@@ -237,7 +238,7 @@ class House:
     def public_url(self) -> str:
         """Return the address links begin with."""
         chosen = self._choices.public_url
-        return self.settings.server.address if chosen is None else chosen()
+        return self._address if chosen is None else chosen()
 
     def _plan_of(self, caller: Caller) -> str | None:
         row = self.book.bundle.tenant(caller.principal.tenant)

@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.api.exchange import WHOLE
+from gateway.api.exchange import OFFER
 from gateway.errors import Refusal
 
 if TYPE_CHECKING:
@@ -111,12 +111,12 @@ class _Connection(HttpToolsProtocol):
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        """Stop counting, go on, and offer the application to take a whole answer at once."""
+        """Stop counting, go on, and make the application an offer."""
         self._head_bytes = -1
         super().on_headers_complete()
         if self.cycle is not None:
             scope: Any = self.cycle.scope
-            scope[WHOLE] = functools.partial(_send_whole, self.cycle)
+            scope[OFFER] = _Offer(self.cycle)
 
     def on_message_complete(self) -> None:
         """Count again, then go on."""
@@ -137,30 +137,44 @@ class _Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-async def _send_whole(cycle: RequestResponseCycle, status: int, fields: Headers, body: bytes) -> None:
-    """Send an answer in one piece: what the cycle's own `send` does in two, a header at a time.
+class _Offer:
+    """What this server can do beyond ASGI, for one request (`exchange.Offer`)."""
 
-    It was a tenth of a submit. The application makes every field itself; one that holds a line's end is
-    left to the slow way, which refuses it. `fields` has the content's length, so nothing is chunked.
-    """
-    if cycle.flow.write_paused and not cycle.disconnected:
-        await cycle.flow.drain()
-    if cycle.disconnected:
-        return
-    lines = [b"%s: %s" % field for field in (*cycle.default_headers, *fields)]
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) - 1:
-        await cycle.send({"type": "http.response.start", "status": status, "headers": fields})
-        await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
-        return
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    end = b"\r\n\r\n" if cycle.keep_alive else b"\r\nconnection: close\r\n\r\n"
-    cycle.transport.write(b"".join((STATUS_LINE[status], head, end, body)))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the whole body is here."""
+        return not self._cycle.more_body
+
+    async def send(self, status: int, fields: Headers, body: bytes) -> None:
+        """Send an answer in one piece: what the cycle's own `send` does in two, a header at a time.
+
+        It was a tenth of a submit. The application makes every field itself; one that holds a line's end
+        is left to the slow way, which refuses it. `fields` has the length, so nothing is chunked.
+        """
+        cycle = self._cycle
+        if cycle.flow.write_paused and not cycle.disconnected:
+            await cycle.flow.drain()
+        if cycle.disconnected:
+            return
+        lines = [b"%s: %s" % field for field in (*cycle.default_headers, *fields)]
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1:
+            await cycle.send({"type": "http.response.start", "status": status, "headers": fields})
+            await cycle.send({"type": "http.response.body", "body": body, "more_body": False})
+            return
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        end = b"\r\n\r\n" if cycle.keep_alive else b"\r\nconnection: close\r\n\r\n"
+        cycle.transport.write(b"".join((STATUS_LINE[status], head, end, body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:

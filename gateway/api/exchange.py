@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
     Headers = Sequence[tuple[bytes, bytes]]
-    Whole = Callable[[int, Headers, bytes], Awaitable[None]]
     Dress = Callable[["Exchange", "Headers"], Awaitable["Headers"]]
 
 KEY: Final = "safelight"
@@ -49,8 +48,21 @@ async def left(receive: Receive) -> None:
         pass
 
 
-WHOLE: Final = "safelight.whole"
-"""Where a server that can send an answer in one piece leaves the function that does."""
+OFFER: Final = "safelight.offer"
+"""Where a server leaves what it can do beyond ASGI, an `Offer`; with another server there is none."""
+
+
+class Offer(Protocol):
+    """What a server can do for one request that ASGI has no words for."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the whole body is here, so that nobody needs to wait for it."""
+        ...
+
+    async def send(self, status: int, fields: Headers, body: bytes, /) -> None:
+        """Send a whole answer in one piece."""
+        ...
 
 
 class _Late:
@@ -82,6 +94,7 @@ class Exchange:
         "fields",
         "head",
         "job",
+        "offer",
         "out",
         "receive",
         "replayed",
@@ -92,7 +105,6 @@ class Exchange:
         "status",
         "usage",
         "waited",
-        "whole",
     )
 
     def __init__(self, scope: Scope, receive: Receive, out: Send, dress: Dress, request_id: str) -> None:
@@ -116,7 +128,7 @@ class Exchange:
         self.job: str | None = None
         self.replayed = False
         self.waited = False
-        self.whole: Whole | None = scope.get(WHOLE)
+        self.offer: Offer | None = scope.get(OFFER)
 
     @property
     def who(self) -> Caller:
@@ -143,17 +155,19 @@ class Exchange:
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole answer, dressed: in one piece where the server can."""
-        if self.whole is None or self.head:
+        if self.offer is None or self.head:
             await self.send({"type": "http.response.start", "status": status, "headers": headers})
             await self.send({"type": "http.response.body", "body": body})
             return
         self.status = status
         self.begun = True
         self.sent_bytes += len(body)
-        await self.whole(status, await self.dress(self, headers), body)
+        await self.offer.send(status, await self.dress(self, headers), body)
 
     async def body(self) -> bytes:
         """Return the whole body; raises `Problem` when it is too large or too slow."""
+        if self.offer is not None and self.offer.arrived:
+            return await self._collect()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a handler is a task
         late = _Late(task)
