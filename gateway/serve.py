@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 2048
 KEEP_ALIVE_SECONDS: Final = 75
-GC_THRESHOLD: Final = (50_000, 20, 50)
-"""New objects between collections. A request makes some hundred and leaves no cycle: looking each 700
-costs 4 % of a submit."""
 MOST_HEAD_BYTES: Final = 2**20
 """Where a connection is cut whose request line and headers do not end. The edge refuses far less in words."""
 PATIENCE_SECONDS: Final = 30.0
@@ -208,7 +205,6 @@ async def serve(house: House, listener: socket.socket, ready: Callable[[], Await
         await asyncio.sleep(0.005)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLD)
     await ready()
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
