@@ -151,6 +151,7 @@ class Jobs:
         self._callers: dict[Principal, tuple[str, Caller]] = {}
         self._positions: dict[tuple[str, str], tuple[int, int]] = {}
         self._quotes: dict[tuple[str, str], tuple[int, int]] = {}
+        self._away: dict[tuple[str, str, str, str], tuple[int, int]] = {}
 
     # -- who ---------------------------------------------------------------------------------------
 
@@ -168,6 +169,25 @@ class Jobs:
             del self._callers[next(iter(self._callers))]
         self._callers[principal] = (book.version, caller)
         return caller
+
+    async def turned_away(self, who: Principal, code: str, rule: str) -> None:
+        """Tell the trail of a caller who may not do what they asked; a tenant without access has none.
+
+        Equal refusals of a minute are one line; those in between are counted in the next.
+        """
+        if self._rulebook().bundle.tenant(who.tenant) is None:
+            return
+        now = self.now()
+        name = (who.tenant, who.subject, code, rule)
+        told_at, more = self._away.get(name, (now - MINUTE_MS, 0))
+        if now - told_at < MINUTE_MS:
+            self._away[name] = (told_at, more + 1)
+            return
+        if len(self._away) >= CALLERS_KEPT:
+            self._away.clear()
+        self._away[name] = (now, 0)
+        record = Record(action="access", decision="deny", code=code, rule=rule, count=more + 1)
+        await self._store.append_audit(who.tenant, who.subject, record)
 
     # -- submit ------------------------------------------------------------------------------------
 

@@ -55,10 +55,15 @@ class Gate:
         token = exchange.fields.get(b"authorization")
         known = self._authenticator.known(token)
         principal = known if known is not None else await self._authenticator.verify(token)
-        caller = self._jobs.admit_caller(principal)
+        try:
+            caller = self._jobs.admit_caller(principal)
+        except Problem as refused:
+            await self._jobs.turned_away(principal, refused.code, str(opt["action"]))
+            raise
         exchange.caller = caller
         allowed = access.may(principal, opt["action"])
         if isinstance(allowed, Deny):
+            await self._jobs.turned_away(principal, str(allowed.reason), str(opt["action"]))
             raise Problem.of(allowed)
         if scope["method"] == "GET":
             self._reads.take(principal.tenant, principal.subject, self._jobs.now())

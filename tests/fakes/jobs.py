@@ -98,6 +98,10 @@ class FakeJobs:
             raise Problem("tenant_suspended")
         return Caller(principal, PLAN, PLAN, quota.terms(PLAN, PLAN))
 
+    async def turned_away(self, who: Principal, code: str, rule: str) -> None:
+        """Keep who was refused, and what."""
+        self.asked.append(("turned_away", (who.subject, code, rule)))
+
     async def submit(self, who: Caller, request: JobRequest, key: str | None) -> Accepted:
         """Keep a job, or find the one its key made."""
         self._may_raise()

@@ -175,6 +175,18 @@ async def test_trail_tells_every_decision(stage: Stage, upstream: Fake) -> None:
     assert "ann" not in json.dumps(lines)
 
 
+async def test_trail_tells_who_was_turned_away(stage: Stage) -> None:
+    """A caller without the scope is on the trail at once, and their further tries with the next line."""
+    reader, boss = stage.visit(scopes=frozenset({"images:read"})), stage.admin()
+    for _ in range(3):
+        assert (await reader.submit("a red bicycle")).status == 403
+    stage.clock.move(60_000)
+    assert (await reader.submit("a red bicycle")).status == 403
+    lines = (await boss.get("/v1/audit")).json["data"]
+    told = [(line["action"], line["decision"], line["code"], line["rule"], line["count"]) for line in lines]
+    assert told == [("access", "deny", "forbidden", "images:write", n) for n in (3, 1)]
+
+
 async def test_trail_filters_and_pages(stage: Stage) -> None:
     """The trail is narrowed by subject, job, action and time, and read page by page without a gap."""
     ann, boss = stage.visit(), stage.admin()
