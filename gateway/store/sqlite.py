@@ -9,7 +9,7 @@ have a thread and a connection too. A lock beside the file refuses a second proc
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,12 +42,12 @@ from gateway.store.backend import (
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
 from gateway.store.guard import Stored, touched, verdict
+from gateway.store.lock import take
+from gateway.store.log import Log
 from policies.model import Job
 
 SLOWEST_MS: Final = 2_000
 """How long a statement may wait for the file before the store counts as unavailable."""
-CHECKPOINT_PAGES: Final = 16_000
-"""Pages of the log before they go to the file: 64 MB. Busy pages are then written once, not each time."""
 WIPE_MS: Final = 50
 """How long emptying the log may wait for readers beside this process, while commits wait for it."""
 
@@ -78,12 +78,13 @@ class SqliteBackend:
         self._told: set[str] = set()
         self._served = 0
         self._closed = False
-        self._lock = None if read_only else _lock(path)
+        self._lock = None if read_only else take(path)
         try:
             self._reader = _open(path, write=not read_only)
             _check_schema(self._reader, path, create=not read_only)
             self._writer = self._reader if read_only else _open(path, write=True)
             self._lister = _open(path, write=False)
+            self._keeper = _open(path, write=not read_only)
         except Refusal:
             self._unlock()
             raise
@@ -93,6 +94,8 @@ class SqliteBackend:
         self._reader.pragma("query_only", True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="store-lists")
+        log = Log(self._empty_log, self._restart_log, self._aside.submit, self._thread.submit)
+        self._writer.set_wal_hook(log.grew)
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""
@@ -219,10 +222,10 @@ class SqliteBackend:
         if self._closed:
             return
         self._closed = True
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._writer.close)
-        for thread in (self._thread, self._aside):
-            thread.shutdown()
-        self._lister.close()
+        for thread in (self._aside, self._thread):
+            await asyncio.get_running_loop().run_in_executor(None, thread.shutdown)
+        for connection in (self._writer, self._lister, self._keeper):
+            connection.close()
         self._reader.close()
         self._unlock()
 
@@ -270,6 +273,14 @@ class SqliteBackend:
         finally:
             self._writer.set_busy_timeout(SLOWEST_MS)
         return True
+
+    def _empty_log(self) -> None:
+        self._keeper.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def _restart_log(self) -> None:
+        """Put away what commits added meanwhile; a reader in the way leaves it for the next time."""
+        with contextlib.suppress(apsw.BusyError):
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
 
     def _changed(self, sql: str, values: tuple[Any, ...]) -> int:
         self._writer.execute(sql, values)
@@ -386,22 +397,6 @@ class _faults:  # noqa: N801 - reads as a statement
         return False
 
 
-def _lock(path: Path) -> int:
-    """Take the file for this process, by whatever name, or refuse to start."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.resolve()
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise Refusal(
-            f"{path} is in use by another Safelight process. SQLite serves one process; "
-            "stop the other one, give this one its own --data folder, or use a redis:// store."
-        ) from None
-    return lock
-
-
 def _open(path: Path, *, write: bool) -> apsw.Connection:
     mode = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if write else apsw.SQLITE_OPEN_READONLY
     try:
@@ -418,7 +413,6 @@ def _make_durable(connection: apsw.Connection) -> None:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("secure_delete", True)
-    connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
 
 
 def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> None:
