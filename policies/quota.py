@@ -144,7 +144,10 @@ def _top_up(usage: Usage, month: str, credits_per_month: int) -> tuple[Usage, tu
 
 def as_of(usage: Usage, now: int, terms: Terms) -> Usage:
     """Return the usage a caller would be measured by now: this month, topped up. For showing."""
-    return _top_up(usage, month_of(now), terms.credits_per_month)[0]
+    month = month_of(now)
+    if usage.tenant.month == usage.user.month == month:
+        return usage
+    return _top_up(usage, month, terms.credits_per_month)[0]
 
 
 def standing(account: Account, counter: Counter, limit: int, now: int) -> Standing:

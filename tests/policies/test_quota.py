@@ -173,6 +173,7 @@ def test_denied_month_writes_nothing() -> None:
     assert isinstance(admit(Usage(), 101, terms), Deny)
     shown = quota.as_of(Usage(), NOW, terms)
     assert (shown.tenant.granted, shown.tenant.month, shown.user.month) == (100, MONTH, MONTH)
+    assert quota.as_of(shown, NOW, terms) is shown
 
 
 def test_old_hold_spares_new_month() -> None:
