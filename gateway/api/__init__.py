@@ -20,6 +20,7 @@ from litestar.types import Receive, Scope, Send
 from gateway.api.account import AccountCalls
 from gateway.api.cors import Cors
 from gateway.api.edge import Edge, EdgeParts, reraise
+from gateway.api.express import Express
 from gateway.api.files import Blobs, FileCalls
 from gateway.api.gate import PUBLIC, Gate
 from gateway.api.health import HealthCalls
@@ -94,7 +95,7 @@ def build_api(parts: ApiParts) -> Edge:
         request_max_body_size=None,
         debug=False,
     )
-    return Edge(app, _edge(parts))
+    return Edge(app, _edge(parts), Express(gate, _job_calls(parts)))
 
 
 def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
@@ -103,15 +104,24 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
     cursors = Cursors(parts.keyring)
     jobs = parts.jobs
     return [
-        *JobCalls(
-            jobs, views, cursors, parts.lifetime, parts.telemetry, seconds=parts.max_wait_seconds
-        ).routes(),
+        *_job_calls(parts).routes(),
         *StreamCalls(jobs, views, parts.lifetime, slots).routes(),
         *AccountCalls(jobs, parts.plan_of).routes(),
         *TrailCalls(jobs, cursors).routes(),
         *FileCalls(parts.blobs, parts.links, jobs.now).routes(),
         *HealthCalls(parts.lifetime, parts.ping, parts.telemetry).routes(),
     ]
+
+
+def _job_calls(parts: ApiParts) -> JobCalls:
+    return JobCalls(
+        parts.jobs,
+        Views(parts.links, parts.public_url),
+        Cursors(parts.keyring),
+        parts.lifetime,
+        parts.telemetry,
+        seconds=parts.max_wait_seconds,
+    )
 
 
 def _mounted(path: str, app: ASGIApp) -> ASGIRouteHandler:

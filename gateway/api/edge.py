@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.api.exchange import ASGIApp, Headers, Receive, Scope, Send
+    from gateway.api.express import Express
     from gateway.jobs import Caller
     from gateway.telemetry import Telemetry
     from policies.model import Usage
@@ -73,8 +74,9 @@ class EdgeParts:
 class Edge:
     """The application a server runs."""
 
-    def __init__(self, app: ASGIApp, parts: EdgeParts) -> None:
+    def __init__(self, app: ASGIApp, parts: EdgeParts, express: Express | None = None) -> None:
         self.app = app
+        self._express = express
         self._parts = parts
         self._version = (b"safelight-version", parts.version.encode())
         self._proxies = [ipaddress.ip_network(text) for text in parts.trusted_proxies]
@@ -125,7 +127,8 @@ class Edge:
         if method == "HEAD":
             exchange.head = True
             exchange.scope = scope = {**scope, "method": "GET"}  # the server's own says HEAD: it counts bytes
-        await self.app(scope, exchange.receive, exchange.send)
+        if self._express is None or not await self._express.serve(exchange):
+            await self.app(scope, exchange.receive, exchange.send)
 
     async def _fail(self, exchange: Exchange, error: Exception) -> None:
         """Answer with a problem. An answer already begun is left half: the server cuts the connection."""

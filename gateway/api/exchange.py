@@ -243,10 +243,13 @@ class Answer:
 
     async def __call__(self, scope: Any, _receive: Any, _send: Any) -> None:
         """Send it by the exchange its request belongs to."""
-        headers = self.headers
-        if self.status not in (204, 304):
-            headers = [*headers, (b"content-length", b"%d" % len(self.body))]
-        await exchange_of(scope).answer(self.status, headers, self.body)
+        await exchange_of(scope).answer(self.status, self.measured(), self.body)
+
+    def measured(self) -> Headers:
+        """Return its headers with the body's length, where there may be a body."""
+        if self.status in (204, 304):
+            return self.headers
+        return [*self.headers, (b"content-length", b"%d" % len(self.body))]
 
 
 def encode(value: object) -> bytes:

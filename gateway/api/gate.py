@@ -45,12 +45,13 @@ class Gate:
         async def gated(scope: Any, receive: Any, send: Any) -> None:
             opt = scope["route_handler"].opt
             if "public" not in opt and scope["method"] != "OPTIONS":
-                await self._admit(scope, opt)
+                await self.admit(scope, opt)
             await app(scope, receive, send)
 
         return gated
 
-    async def _admit(self, scope: Any, opt: dict[str, Any]) -> None:
+    async def admit(self, scope: Any, opt: dict[str, Any]) -> None:
+        """Let the caller of a closed route pass, or raise `Problem`."""
         exchange = exchange_of(scope)
         token = exchange.fields.get(b"authorization")
         known = self._authenticator.known(token)
