@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-PAGES: Final = 16_000
-"""Pages at which the log is emptied: 64 MB. A page that is written often goes to the file once."""
+PAGES: Final = 32_000
+"""Pages at which the log is emptied: 128 MB. A page that is written often goes to the file once."""
 
 Task = Callable[[], None]
 
