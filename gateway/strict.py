@@ -53,11 +53,6 @@ def decode_json(data: bytes, kind: type[T], depth: int = DEPTH) -> T | Flawed:
     return value
 
 
-def parse_json(data: bytes, depth: int = DEPTH) -> object | Flawed:
-    """Return the plain value that JSON bytes spell, held to the same rules, or what is wrong."""
-    return decode_json(data, object, depth)
-
-
 def read_object(data: bytes, depth: int = DEPTH) -> dict[str, object] | None:
     """Return the object that JSON bytes spell, held to the same rules; None without an explanation.
 

@@ -82,7 +82,8 @@ class Committer:
     async def send(self, move: TenantMove | AttemptMove) -> Any:
         """Queue a move and wait for its answer.
 
-        A caller that goes away cancels the wait, not the move: it is folded and committed all the same.
+        A caller that goes away cancels the wait, not the move: it is folded and committed all the same,
+        unless its batch breaks on a bug; then it is dropped whole, and nobody was told otherwise.
         """
         if not self.alive:
             raise StoreUnavailable("the store is closing")
