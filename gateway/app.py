@@ -36,6 +36,7 @@ from gateway.store.contract import Retention
 from gateway.store.engine import Engine
 from gateway.store.sqlite import SqliteBackend
 from gateway.telemetry import Reading, Telemetry
+from gateway.trail import Trail
 from gateway.upstreams import Upstreams
 from gateway.wire import WireRequest, WireResponse
 from gateway.worker import Sweeper, Worker
@@ -156,6 +157,7 @@ class House:
         server = self.settings.server
         return ApiParts(
             jobs=self.jobs,
+            trail=Trail(self.store),
             authenticator=self.authenticator,
             keyring=self.ring,
             links=Links(self.ring, self.public_url),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from msgspec import Struct
 from msgspec.structs import replace
 
-from gateway.audit import Record, decode
+from gateway.audit import Record
 from gateway.blobs import places
 from gateway.crash import Hook, nowhere
 from gateway.errors import Problem
@@ -44,16 +44,13 @@ from policies.routing import Offer, Resolved, Router
 if TYPE_CHECKING:
     from gateway.blobs import FolderBlobs
     from gateway.secrets import Keyring
-    from gateway.store.contract import Store, TrailLink
+    from gateway.store.contract import Store
     from policies.quota import Admitted, Terms
 
 POSITION_KEPT_MS: Final = 1_000
 CALLERS_KEPT: Final = 10_000
 QUOTES_PER_MINUTE: Final = 60
 MINUTE_MS: Final = 60_000
-TRAIL_STEP: Final = 200
-"""Links of the trail read at a time while its lines are filtered."""
-TRAIL_STEPS: Final = 20
 
 
 class Rulebook(Struct, frozen=True):
@@ -101,23 +98,6 @@ class Quoted(Struct, frozen=True):
     adjustments: tuple[str, ...] = ()
     model: str | None = None
     size: str | None = None
-
-
-class TrailPage(Struct, frozen=True):
-    """Lines of the trail, newest first; `next` is the version to go on below."""
-
-    records: tuple[Record, ...]
-    next: int | None = None
-
-
-class TrailFilter(Struct, frozen=True):
-    """Which lines of the trail to show."""
-
-    subject: str | None = None
-    job: str | None = None
-    action: str | None = None
-    after_at: int | None = None
-    before_at: int | None = None
 
 
 class _Prepared(Struct, frozen=True):
@@ -371,27 +351,6 @@ class Jobs:
         book = self._rulebook()
         return menu.offered(book.bundle, book.router, who.user_plan)
 
-    async def trail(self, who: Caller, where: TrailFilter, before: int | None, limit: int) -> TrailPage:
-        """Return lines of the tenant's trail, newest first. A page may be short and still have a `next`."""
-        tenant = who.principal.tenant
-        ref = None
-        if where.subject is not None:
-            ref = await self._store.ref_of(tenant, where.subject)
-            if ref is None:
-                return TrailPage(())
-        kept: list[Record] = []
-        for _ in range(TRAIL_STEPS):
-            links = await self._store.audit_page(tenant, before=before, limit=TRAIL_STEP)
-            for link in links:
-                fitting = [record for record in _lines(link) if _fits(record, where, ref)]
-                if kept and len(kept) + len(fitting) > limit:
-                    return TrailPage(tuple(kept), before)
-                kept += fitting
-                before = link.version
-            if len(links) < TRAIL_STEP:
-                return TrailPage(tuple(kept))
-        return TrailPage(tuple(kept), before)
-
     # -- change ------------------------------------------------------------------------------------
 
     async def cancel(self, who: Caller, job_id: str) -> tuple[Job, bool]:
@@ -473,17 +432,3 @@ def _denying(deny: Deny) -> Callable[[Usage, int], Admitted | Deny]:
 
 def _counting(terms: Terms) -> Callable[[Usage, int], Usage | Deny]:
     return lambda usage, now: quota.count(usage, now, "write", terms)
-
-
-def _lines(link: TrailLink) -> list[Record]:
-    return list(reversed(decode(link.rows)))
-
-
-def _fits(record: Record, where: TrailFilter, ref: str | None) -> bool:
-    return (
-        (ref is None or record.ref == ref)
-        and (where.job is None or record.job == where.job)
-        and (where.action is None or record.action == where.action)
-        and (where.after_at is None or record.at > where.after_at)
-        and (where.before_at is None or record.at < where.before_at)
-    )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.jobs import Caller, Jobs
     from gateway.secrets import Keyring
     from gateway.telemetry import Telemetry
+    from gateway.trail import Trail
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class ApiParts:
     """
 
     jobs: Jobs
+    trail: Trail
     authenticator: Authenticator
     keyring: Keyring
     links: Links
@@ -107,7 +109,7 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
         *_job_calls(parts).routes(),
         *StreamCalls(jobs, views, parts.lifetime, slots).routes(),
         *AccountCalls(jobs, parts.plan_of).routes(),
-        *TrailCalls(jobs, cursors).routes(),
+        *TrailCalls(parts.trail, cursors).routes(),
         *FileCalls(parts.blobs, parts.links, jobs.now).routes(),
         *HealthCalls(parts.lifetime, parts.ping, parts.telemetry).routes(),
     ]

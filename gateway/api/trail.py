@@ -17,13 +17,13 @@ from gateway.api.exchange import Reply, encode, exchange_of, json_answer
 from gateway.api.gate import chosen, closed
 from gateway.api.queries import MOST, Cursors, Query
 from gateway.api.views import Time, time_text
-from gateway.jobs import TrailFilter
+from gateway.trail import TrailFilter
 from policies import ids
 from policies.access import Action
 
 if TYPE_CHECKING:
     from gateway.audit import Record
-    from gateway.jobs import Caller, Jobs
+    from gateway.trail import Trail
 
 NDJSON: Final = "application/x-ndjson"
 FILTERS: Final = ("subject", "job", "action", "created_after", "created_before")
@@ -57,8 +57,8 @@ class TrailView(Struct, frozen=True):
 class TrailCalls:
     """The route of the trail."""
 
-    def __init__(self, jobs: Jobs, cursors: Cursors) -> None:
-        self._jobs = jobs
+    def __init__(self, trail: Trail, cursors: Cursors) -> None:
+        self._trail = trail
         self._cursors = cursors
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -81,8 +81,8 @@ class TrailCalls:
         query.close()
         accept = exchange.fields.get(b"accept", b"*/*")
         if chosen(accept, ("application/json", NDJSON)) == NDJSON:
-            return Export(self._jobs, who, where, before)
-        found = await self._jobs.trail(who, where, before, limit)
+            return Export(self._trail, who.principal.tenant, where, before)
+        found = await self._trail.page(who.principal.tenant, where, before, limit)
         following = None if found.next is None else self._cursors.make(found.next, *scope)
         return json_answer(TrailView(tuple(record_view(record) for record in found.records), following))
 
@@ -90,15 +90,15 @@ class TrailCalls:
 class Export:
     """Every line of the trail that fits, as an ASGI application that sends them as it reads."""
 
-    def __init__(self, jobs: Jobs, who: Caller, where: TrailFilter, before: int | None) -> None:
-        self._jobs = jobs
-        self._who = who
+    def __init__(self, trail: Trail, tenant: str, where: TrailFilter, before: int | None) -> None:
+        self._trail = trail
+        self._tenant = tenant
         self._where = where
         self._before = before
 
     async def __call__(self, _scope: Any, _receive: Any, send: Any) -> None:
         """Send it. A failure on the way leaves the answer half, which the client can tell."""
-        page = await self._jobs.trail(self._who, self._where, self._before, MOST)
+        page = await self._trail.page(self._tenant, self._where, self._before, MOST)
         headers = [
             (b"content-type", NDJSON.encode()),
             (b"content-disposition", b'attachment; filename="audit.ndjson"'),
@@ -109,7 +109,7 @@ class Export:
             await send({"type": "http.response.body", "body": lines, "more_body": page.next is not None})
             if page.next is None:
                 return
-            page = await self._jobs.trail(self._who, self._where, page.next, MOST)
+            page = await self._trail.page(self._tenant, self._where, page.next, MOST)
 
 
 def record_view(record: Record) -> RecordView:

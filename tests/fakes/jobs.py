@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from gateway.audit import Record
 from gateway.errors import Problem
-from gateway.jobs import Accepted, Caller, Quoted, TrailFilter, TrailPage
+from gateway.jobs import Accepted, Caller, Quoted
 from gateway.store.bell import Bell, LocalWatch
 from gateway.store.contract import Found, JobFilter, Page
+from gateway.trail import TrailFilter, TrailPage
 from policies import quota
 from policies.bundle import PerLevel, Plan
 from policies.menu import ModelOffer
@@ -180,7 +181,7 @@ class FakeJobs:
         """Return what the test put there."""
         return self.rows
 
-    async def trail(self, who: Caller, where: TrailFilter, before: int | None, limit: int) -> TrailPage:
+    async def page(self, tenant: str, where: TrailFilter, before: int | None, limit: int) -> TrailPage:
         """Return records by their instants; the filter is noted in `asked`."""
         self.asked.append(("trail", where))
         fitting = [record for record in self.records if before is None or record.at < before]

@@ -21,6 +21,7 @@ from gateway.jobs import Jobs
 from gateway.lifetime import Lifetime
 from gateway.secrets import Keyring, Secret
 from gateway.telemetry import Telemetry
+from gateway.trail import Trail
 from policies.model import Principal, Role
 from tests.fakes.asgi import Answered, Headers, Open, scope_of
 from tests.fakes.jobs import FakeJobs
@@ -48,6 +49,7 @@ class Site:
         self.sick: Exception | None = None
         self.parts = ApiParts(
             jobs=cast("Jobs", self.jobs),
+            trail=cast("Trail", self.jobs),
             authenticator=Authenticator([dev_issuer([SECRET])], now=self.jobs.now),
             keyring=self.keyring,
             links=self.links,

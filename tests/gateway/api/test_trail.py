@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway.audit import Record
-from gateway.jobs import TrailFilter
+from gateway.trail import TrailFilter
 from policies import ids
 from tests.fakes.jobs import NOON, uuid
 from tests.gateway.api.conftest import Site
