@@ -11,15 +11,14 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
 from policies.bundle import Bundle, Plan
-from policies.model import ALLOW, Allow, Deny, Flaw, Principal, Reason, Role
+from policies.model import ALLOW, Allow, Deny, Dialect, Flaw, Principal, Reason, Role
 
 ClaimName = Annotated[str, Meta(min_length=1, max_length=256)]
-Dialect = Literal["native", "openai", "gptimage2_plus", "gptimage2_ai"]
 
 TENANT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:|+=~-]{0,127}")
 """A tenant begins with a letter or digit, so that `_` and `*` never name one."""

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from policies import lookalikes, patterns, pricing
-from policies.model import Alias, Background, Credits, Format, Operation, Quality, Ratio, Size, Slug
+from policies.model import Alias, Background, Credits, Dialect, Format, Operation, Quality, Ratio, Size, Slug
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -31,7 +31,8 @@ class PerLevel(Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan buys. `prompt` is in code points; `queue_weight` is a share of each turn.
 
-    `styles` None means every style of the bundle, and any other slug as words.
+    `styles` None means every style of the bundle, and any other slug as words. `inputs` is the most images
+    of an edit, `webhooks` the most endpoints of a subject.
     """
 
     credits_per_month: Credits
@@ -47,7 +48,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     queue_weight: Annotated[int, Meta(ge=1, le=100)] = 1
     links: Literal["signed", "durable"] = "signed"
     final_prompt: bool = False
-    dialects: tuple[Literal["native", "openai", "gptimage2_plus", "gptimage2_ai"], ...] = ("native",)
+    dialects: tuple[Dialect, ...] = ("native",)
+    webhooks: Annotated[int, Meta(ge=0, le=100)] = 10
 
 
 class TenantRow(Struct, frozen=True, forbid_unknown_fields=True):

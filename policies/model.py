@@ -107,6 +107,8 @@ class JobState(enum.StrEnum):
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
+Dialect = Literal["native", "openai", "gptimage2_plus", "gptimage2_ai"]
+"""A client API a job may be asked for in: our own, or one of those others speak."""
 Operation = Literal["generate", "edit"]
 Quality = Literal["low", "medium", "high"]
 Format = Literal["png", "webp", "jpeg"]
@@ -251,11 +253,24 @@ class Shaping(Struct, frozen=True):
     negative: str | None = None
 
 
+class Source(Struct, frozen=True, omit_defaults=True):
+    """An image a job begins from, as it stood at submit: an upload's bytes by hash, or a URL to be fetched.
+
+    `upload` is the upload's UUID text. An upload whose bytes no longer have this hash is not used.
+    """
+
+    upload: str | None = None
+    sha256: str | None = None
+    url: str | None = None
+
+
 class Job(Struct, frozen=True, omit_defaults=True):
     """A job as it is stored. What clients see is rendered from it by `api`.
 
     `slots` says how many images each upstream call makes; an output's index counts through them.
     `operator_flag` marks an outcome the operator must look at (unknown outcomes, paid and thrown away).
+    `dialect` is the API it was asked for in, `links` how long its links live, `variants` what is made of
+    each output besides the thumbnail. `sources` and `mask` are the inputs of an edit, in order.
     """
 
     id: str
@@ -291,6 +306,11 @@ class Job(Struct, frozen=True, omit_defaults=True):
     provider: str | None = None
     provider_cost: Money | None = None
     operator_flag: str | None = None
+    dialect: Dialect = "native"
+    links: Literal["signed", "durable"] = "signed"
+    variants: tuple[Literal["webp"], ...] = ()
+    sources: tuple[Source, ...] = ()
+    mask: Source | None = None
 
     @property
     def quoted(self) -> int:
@@ -355,3 +375,43 @@ class Entry(Struct, frozen=True):
     charged: int = 0
     flight: int = 0
     provider_cost: Money | None = None
+
+
+class Upload(Struct, frozen=True, omit_defaults=True):
+    """An image a caller brings by a PUT: what was declared of it. Its bytes are a blob of its own folder.
+
+    `id` is a UUID's text. It may be used until `expires_at`, by its subject alone.
+    """
+
+    id: str
+    tenant: str
+    subject: str
+    media_type: str
+    bytes: int
+    filename: str = ""
+    created_at: Millis = 0
+    expires_at: Millis = 0
+    f: int = 1
+
+
+class ServiceKey(Struct, frozen=True, omit_defaults=True):
+    """A long-lived bearer key of a backend or script. Only its hash (hex SHA-256) is kept.
+
+    It speaks as `subject`, with these roles, plan and scopes. `hint` is the prefix and last letters, for
+    people to know it by. `revoked_at` is set for ever.
+    """
+
+    id: str
+    tenant: str
+    subject: str
+    hash: str
+    hint: str
+    label: str = ""
+    roles: tuple[Role, ...] = (Role.USER,)
+    plan: str | None = None
+    scopes: tuple[str, ...] | None = None
+    created_by: str = ""
+    created_at: Millis = 0
+    expires_at: Millis = EXACT
+    revoked_at: Millis | None = None
+    f: int = 1
