@@ -37,6 +37,7 @@ from gateway.store.engine import Engine
 from gateway.store.sqlite import SqliteBackend
 from gateway.telemetry import Reading, Telemetry
 from gateway.trail import Trail
+from gateway.uploads import Uploads
 from gateway.upstreams import Upstreams
 from gateway.wire import WireRequest, WireResponse
 from gateway.worker import Sweeper, Worker
@@ -132,8 +133,16 @@ class House:
 
     def _open_jobs(self) -> None:
         settings, choices = self.settings, self._choices
+        self.uploads = Uploads()
         self.jobs = Jobs(
-            self.store, lambda: self.book, self.ring, self.blobs, self._mint, self.now, choices.crash
+            self.store,
+            lambda: self.book,
+            self.ring,
+            self.blobs,
+            self._mint,
+            self.now,
+            choices.crash,
+            pins=self.uploads,
         )
         parts = Parts(
             store=self.store,

@@ -7,8 +7,9 @@ Gather values, ask a policy, match on the answer, act. Nothing here knows HTTP; 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -17,6 +18,7 @@ from gateway.audit import Record
 from gateway.blobs import places
 from gateway.crash import Hook, nowhere
 from gateway.errors import Problem
+from gateway.manners import NATIVE, Manner, Pinned, Pins
 from gateway.store.contract import (
     Absent,
     Asked,
@@ -106,6 +108,7 @@ class _Prepared(Struct, frozen=True):
     resolved: Resolved
     price: pricing.Quote
     adjustments: tuple[str, ...]
+    pinned: Pinned = Pinned()
 
 
 class Jobs:
@@ -120,8 +123,11 @@ class Jobs:
         mint: Callable[[], str],
         now: Callable[[], int],
         crash: Hook = nowhere,
+        *,
+        pins: Pins,
     ) -> None:
         self.now = now
+        self._pins = pins
         self._crash = crash
         self._store = store
         self._rulebook = rulebook
@@ -171,12 +177,16 @@ class Jobs:
 
     # -- submit ------------------------------------------------------------------------------------
 
-    async def submit(self, who: Caller, request: JobRequest, key: str | None) -> Accepted:
+    async def submit(
+        self, who: Caller, request: JobRequest, key: str | None, manner: Manner = NATIVE
+    ) -> Accepted:
         """Admit a job, or return the one its key made before; raises `Problem` for every other answer."""
         book = self._rulebook()
-        prepared = self._prepare(who, request, book)
-        job = self._job(who, request, prepared, book)
-        bound = None if key is None else Key(key, request.fingerprint())
+        prepared = self._prepare(who, request, book, manner.tier)
+        if request.operation == "edit" and isinstance(prepared, _Prepared):
+            prepared = await self._pin(who, request, prepared)
+        job = self._job(who, request, prepared, book, manner)
+        bound = _key(request, key, manner)
         if isinstance(prepared, Deny):
             if bound is None and prepared.reason is Reason.INVALID_REQUEST:
                 raise Problem.of(prepared)
@@ -197,12 +207,18 @@ class Jobs:
             case Denied(deny, _):
                 raise Problem.of(deny)
 
-    def _prepare(self, who: Caller, request: JobRequest, book: Rulebook) -> _Prepared | Deny:
+    async def _pin(self, who: Caller, request: JobRequest, prepared: _Prepared) -> _Prepared | Deny:
+        pinned = await self._pins.pin(who, request)
+        return pinned if isinstance(pinned, Deny) else replace(prepared, pinned=pinned)
+
+    def _prepare(
+        self, who: Caller, request: JobRequest, book: Rulebook, tier: Literal["1K", "2K"] | None = None
+    ) -> _Prepared | Deny:
         """Ask prompts, routing and pricing, in this order."""
         judged = prompts.judge_request(request, who.user_plan.prompt, book.rules)
         if isinstance(judged, Deny):
             return judged
-        resolved = book.router.resolve(judged.request, who.user_plan)
+        resolved = book.router.resolve(judged.request, who.user_plan, tier)
         if isinstance(resolved, Deny):
             return resolved
         price = pricing.quote(book.bundle.prices, resolved.size, resolved.quality, request.count)
@@ -210,7 +226,14 @@ class Jobs:
             return price
         return _Prepared(resolved, price, (*judged.adjustments, *resolved.adjustments))
 
-    def _job(self, who: Caller, request: JobRequest, prepared: _Prepared | Deny, book: Rulebook) -> Job:
+    def _job(
+        self,
+        who: Caller,
+        request: JobRequest,
+        prepared: _Prepared | Deny,
+        book: Rulebook,
+        manner: Manner,
+    ) -> Job:
         principal = who.principal
         if isinstance(prepared, Deny):
             return Job(
@@ -235,6 +258,11 @@ class Jobs:
             slots=resolved.slots,
             route=resolved.steps,
             policy_version=book.version,
+            dialect=manner.dialect,
+            links=manner.links or who.user_plan.links,
+            variants=manner.variants,
+            sources=prepared.pinned.sources,
+            mask=prepared.pinned.mask,
         )
 
     def _line(self, action: str, job: Job) -> Record:
@@ -403,6 +431,21 @@ class Jobs:
         ):
             _missing()
         return found
+
+
+def _key(request: JobRequest, key: str | None, manner: Manner) -> Key | None:
+    """Return what a submit's repeats are known by: its key, or for some dialects what it asks for.
+
+    No client can send the latter's text: it begins with a control character.
+    """
+    print_ = request.fingerprint()
+    if manner.tier is not None:
+        print_ = hashlib.sha256(f"{manner.tier}\0{print_}".encode()).hexdigest()
+    if key is not None:
+        return Key(key, print_)
+    if manner.repeat is not None:
+        return Key(f"\x01{manner.dialect}\x01{print_}", print_, manner.repeat)
+    return None
 
 
 def _missing() -> NoReturn:

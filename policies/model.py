@@ -63,6 +63,10 @@ class Reason(enum.StrEnum):
     UNSUPPORTED_OPTION = "unsupported_option"
     UNPRICED = "unpriced"
     NO_PROVIDER_AVAILABLE = "no_provider_available"
+    REFERENCE_REJECTED = "reference_rejected"
+    UPLOAD_EXPIRED = "upload_expired"
+    UPLOAD_INCOMPLETE = "upload_incomplete"
+    WEBHOOK_LIMIT = "webhook_limit"
     PAUSED = "paused"
     NOT_FOUND = "not_found"
 

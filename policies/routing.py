@@ -42,7 +42,8 @@ class Capabilities(Struct, frozen=True):
     `sizes` or `ratios` None means any. `native` holds the fields it takes itself (`style lighting camera
     negative seed`); the words among the others are appended to the prompt. Where `style` is among them,
     `styles` are the slugs it knows; None means any. `max_count` is the most images one call makes.
-    `idempotent`: a paid request may be sent again under the same key.
+    `idempotent`: a paid request may be sent again under the same key. `inputs` says in which form it takes
+    an edit's images, at most `max_inputs`; `mask` which pixels of a mask it takes for those to change.
     """
 
     operations: frozenset[Operation] = frozenset({"generate"})
@@ -57,6 +58,9 @@ class Capabilities(Struct, frozen=True):
     max_prompt: int = 32_000
     asynchronous: bool = False
     idempotent: bool = False
+    inputs: Literal["none", "bytes", "url", "upload"] = "none"
+    max_inputs: int = 0
+    mask: Literal["clear", "white"] | None = None
 
     def takes(self, style: str | None) -> frozenset[str]:
         """Return the fields it takes itself in a request of this style."""
@@ -289,8 +293,13 @@ class Router:
         """Return the ways a model may be made with what is configured; empty where there is none."""
         return self._routes.get(alias, ())
 
-    def resolve(self, request: JobRequest, plan: Plan) -> Resolved | Deny:
-        """Say where and how a judged request of this plan is made, or what to change in it."""
+    def resolve(
+        self, request: JobRequest, plan: Plan, tier: Literal["1K", "2K"] | None = None
+    ) -> Resolved | Deny:
+        """Say where and how a judged request of this plan is made, or what to change in it.
+
+        With a `tier` it is made in that class's size of the same ratio, where there is one that can be.
+        """
         alias = request.model or plan.models[0]
         denied = may_ask(request, plan, alias, self._bundle)
         if denied is not None:
@@ -302,9 +311,15 @@ class Router:
         if row is None:
             return _no_size(alias, model, request)
         words = prompts.shaping(request, self._bundle.styles)
+        better = resolve_size(model, row.size, tier=tier) if tier is not None else None
+        if better is not None and better is not row:
+            found = fit(self._routes[alias], Ask(request, alias, model, better, words))
+            if isinstance(found, Fit):
+                return self._resolved(alias, better, request, found)
         found = fit(self._routes[alias], Ask(request, alias, model, row, words))
-        if isinstance(found, Deny):
-            return found
+        return found if isinstance(found, Deny) else self._resolved(alias, row, request, found)
+
+    def _resolved(self, alias: str, row: SizeRow, request: JobRequest, found: Fit) -> Resolved:
         return Resolved(
             alias,
             row.size,

@@ -24,12 +24,26 @@ if TYPE_CHECKING:
     from policies.routing import Capabilities
 
 
+class Input(Struct, frozen=True):
+    """One image an edit begins from, ready in the form the adapter's capabilities ask for.
+
+    `data` are bytes without metadata that decode as `media_type`; `url` is where the upstream may fetch
+    them; `name` is what the upstream called them when they were handed to it before (`inputs="upload"`).
+    """
+
+    media_type: str
+    data: bytes = b""
+    url: str | None = None
+    name: str | None = None
+
+
 class Task(Struct, frozen=True):
     """What one upstream call is to make, in our words, already fitted to the adapter's capabilities.
 
     `prompt` is final but for the fields the adapter takes natively. `key` names this piece of paid work
     and stays the same when it is sent again. `limit_seconds` bounds a call that makes the image itself.
-    `upstream_id` is what a poll asks about: an answer that names another one is not believed.
+    `upstream_id` is what a poll asks about: an answer that names another one is not believed. `inputs` and
+    `mask` are an edit's; the mask is a PNG of the first input's size in the polarity that is asked for.
     """
 
     entry: str
@@ -51,6 +65,8 @@ class Task(Struct, frozen=True):
     user: str | None = None
     limit_seconds: float = 120.0
     upstream_id: str | None = None
+    inputs: tuple[Input, ...] = ()
+    mask: Input | None = None
 
 
 class Image(Struct, frozen=True):
@@ -92,6 +108,13 @@ class Failed(Struct, frozen=True):
 Reading = Finished | Running | Refused | Failed
 
 
+class Handed(Struct, frozen=True):
+    """The upstream's answer to an input announced to it: its name there, and the request that carries it."""
+
+    name: str
+    put: WireRequest
+
+
 class Adapter(Protocol):
     """One upstream's dialect. Built with its base URL; holds no state."""
 
@@ -112,6 +135,18 @@ class Adapter(Protocol):
 
     def read(self, answer: Wire, phase: Phase, task: Task) -> Reading:
         """Say what an answer means. Total: whatever bytes come, a `Reading` goes."""
+        ...
+
+
+class Hander(Adapter, Protocol):
+    """An adapter whose upstream wants inputs handed over first (`inputs="upload"`); nothing of it is paid."""
+
+    def announce(self, task: Task, at: int) -> WireRequest:
+        """Return the request that announces the input at an index."""
+        ...
+
+    def handed(self, answer: Wire, task: Task, at: int) -> Handed | Failed:
+        """Say what the answer to it means. Total."""
         ...
 
 

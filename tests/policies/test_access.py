@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import access
-from policies.access import Action, ClaimNames, Dialect, Plans, may, may_see, may_speak, plans_of
+from policies.access import Action, ClaimNames, Plans, may, may_see, may_speak, plans_of
 from policies.bundle import Bundle, Plan, TenantRow
 from policies.model import ALLOW, Deny, Flaw, Principal, Reason, Role
 
