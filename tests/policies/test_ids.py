@@ -1,4 +1,4 @@
-"""The two spellings of a job's id."""
+"""The two spellings of an id."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies import ids
 from policies.ids import parse, shown
 
 UUID = "01932c07-209e-7d3a-8f4e-5b6c7d8e9fa0"
+PREFIXES = (ids.JOB, ids.KEY, ids.UPLOAD, ids.ENDPOINT, ids.DELIVERY)
 
 
-@given(st.uuids())
-def test_spelling_returns_to_uuid(number: uuid.UUID) -> None:
+@given(st.uuids(), st.sampled_from(PREFIXES))
+def test_spelling_returns_to_uuid(number: uuid.UUID, prefix: str) -> None:
     """What is shown of an id names the same id, and so does its own text."""
     text = str(number)
-    assert parse(shown(text)) == text == parse(text)
+    assert parse(shown(text, prefix), prefix) == text == parse(text, prefix)
+
+
+@pytest.mark.parametrize("asked", PREFIXES)
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefix_says_what_is_named(asked: str, prefix: str) -> None:
+    """The id of one kind of thing names nothing of another; without a prefix a job is meant."""
+    assert (parse(shown(UUID, prefix), asked) == UUID) is (asked == prefix)
+    assert shown(UUID) == shown(UUID, ids.JOB)
 
 
 @given(st.uuids(), st.uuids())
