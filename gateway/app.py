@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gateway.api import ApiParts, build_api
 from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
-from gateway.blobs import FolderBlobs, Links
+from gateway.blobs import Blobs, FolderBlobs, Links
 from gateway.crash import Hook, nowhere
 from gateway.errors import Refusal
 from gateway.ids import Coin, uuid7
@@ -96,7 +96,7 @@ class House:
         self._background: list[asyncio.Task[None]] = []
         self.ring = Keyring(settings.secret)
         self.chain = chain_of(settings.secret)
-        self.blobs = FolderBlobs(settings.blobs.folder)
+        self.blobs: Blobs = FolderBlobs(settings.blobs.folder)
         self.studio = Studio(STUDIO_THREADS)
         self._open_outbound()
         self.book = self._rulebook()
@@ -226,6 +226,7 @@ class House:
         await self.authenticator.close()
         await self.outbound.close()
         await self.store.close()
+        await self.blobs.close()
         self.studio.close()
 
     async def _reload(self) -> None:

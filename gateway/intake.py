@@ -19,7 +19,7 @@ from policies.model import Output
 from policies.retry import Again, Failure, Phase, Trouble
 
 if TYPE_CHECKING:
-    from gateway.blobs import FolderBlobs
+    from gateway.blobs import Blobs
     from gateway.images import Studio
     from gateway.runs import Run
     from gateway.secrets import Keyring
@@ -35,7 +35,7 @@ class Intake:
 
     def __init__(
         self,
-        blobs: FolderBlobs,
+        blobs: Blobs,
         studio: Studio,
         ring: Keyring,
         telemetry: Telemetry,

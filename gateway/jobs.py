@@ -44,7 +44,7 @@ from policies.model import Deny, Job, JobRequest, JobState, Principal, Reason, U
 from policies.routing import Offer, Resolved, Router
 
 if TYPE_CHECKING:
-    from gateway.blobs import FolderBlobs
+    from gateway.blobs import Blobs
     from gateway.secrets import Keyring
     from gateway.store.contract import Store
     from policies.quota import Admitted, Terms
@@ -119,7 +119,7 @@ class Jobs:
         store: Store,
         rulebook: Callable[[], Rulebook],
         ring: Keyring,
-        blobs: FolderBlobs,
+        blobs: Blobs,
         mint: Callable[[], str],
         now: Callable[[], int],
         crash: Hook = nowhere,

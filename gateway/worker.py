@@ -17,7 +17,7 @@ from gateway.store.contract import Claim
 from gateway.store.engine import LEASE_MS
 
 if TYPE_CHECKING:
-    from gateway.blobs import FolderBlobs
+    from gateway.blobs import Blobs
     from gateway.lifetime import Lifetime
     from gateway.secrets import Keyring
     from gateway.store.contract import Retention, Store
@@ -203,7 +203,7 @@ class Sweeper:
     def __init__(
         self,
         store: Store,
-        blobs: FolderBlobs,
+        blobs: Blobs,
         ring: Keyring,
         telemetry: Telemetry,
         retention: Retention,

@@ -21,7 +21,7 @@ from gateway.api.account import AccountCalls
 from gateway.api.cors import Cors
 from gateway.api.edge import Edge, EdgeParts, reraise
 from gateway.api.express import Express
-from gateway.api.files import Blobs, FileCalls
+from gateway.api.files import FileCalls
 from gateway.api.gate import PUBLIC, Gate
 from gateway.api.health import HealthCalls
 from gateway.api.jobs import JobCalls
@@ -38,7 +38,7 @@ from gateway.telemetry import Reading
 if TYPE_CHECKING:
     from gateway.api.exchange import ASGIApp
     from gateway.auth import Authenticator
-    from gateway.blobs import Links
+    from gateway.blobs import Blobs, Links
     from gateway.jobs import Caller, Jobs
     from gateway.secrets import Keyring
     from gateway.telemetry import Telemetry
@@ -73,6 +73,7 @@ class ApiParts:
     body_seconds: float = 20.0
     dev: bool = False
     extra: Mapping[str, ASGIApp] = field(default_factory=dict)
+    speakers: Sequence[Speaker] = ()
     clock: Callable[[], float] = time.monotonic
     coin: Callable[[int], bytes] = os.urandom
 
@@ -87,9 +88,10 @@ def build_api(parts: ApiParts) -> Edge:
         lambda: document(calls, version=parts.version, base_url=parts.public_url()),
     )
     extra = [_mounted(path, app) for path, app in parts.extra.items()]
+    foreign = [route for speaker in parts.speakers for route in mount(speaker)]
     gate = Gate(parts.authenticator, parts.jobs, ReadLimit())
     app = Litestar(
-        [*calls, *pages.routes(), *extra],
+        [*calls, *foreign, *pages.routes(), *extra],
         middleware=[gate.around],
         exception_handlers={Exception: reraise},
         openapi_config=None,
@@ -147,4 +149,5 @@ def _edge(parts: ApiParts) -> EdgeParts:
         coin=parts.coin,
         body_seconds=parts.body_seconds,
         trusted_proxies=parts.trusted_proxies,
+        speakers=parts.speakers,
     )

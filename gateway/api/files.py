@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
 from litestar import get
@@ -25,7 +25,7 @@ from policies import ids
 
 if TYPE_CHECKING:
     from gateway.api.exchange import Headers
-    from gateway.blobs import Links
+    from gateway.blobs import Blobs, Links
 
 PIECE: Final = 64 * 1024
 MOST_HASHES: Final = 20_000
@@ -37,14 +37,6 @@ OPEN: Final = (
     (b"cache-control", b"private, max-age=600, immutable"),
     (b"content-security-policy", b"default-src 'none'; sandbox; frame-ancestors 'none'"),
 )
-
-
-class Blobs(Protocol):
-    """Where image bytes are; a folder now, object storage later."""
-
-    async def read(self, key: str) -> bytes | None:
-        """Return a blob's bytes; None where there is none, or no longer."""
-        ...
 
 
 class FileCalls:

@@ -110,7 +110,17 @@ async def test_stored_bytes_are_read_back(tmp_path: Path) -> None:
     blobs = FolderBlobs(tmp_path / "new")
     assert await blobs.put(KEY, b"pixels") == b"pixels"
     assert await blobs.read(KEY) == b"pixels"
+    assert await blobs.size(KEY) == 6
     assert _names(blobs.path(KEY).parent) == ["0.png"]
+
+
+async def test_folders_have_no_address(tmp_path: Path) -> None:
+    """A folder has no address of its own for what it keeps or lacks: our own routes serve it."""
+    blobs = FolderBlobs(tmp_path)
+    assert await blobs.size(KEY) is None
+    assert await blobs.put_url(KEY, "image/png", 1, 60) is None
+    assert await blobs.get_url(KEY, 60, "a.png", attach=False) is None
+    await blobs.close()
 
 
 async def test_first_bytes_of_a_key_stay(tmp_path: Path) -> None:
