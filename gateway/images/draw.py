@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from policies.model import Background, Format
 
 # PNG at Pillow's own level takes 250 ms for 1024 squared; level 1 a tenth of it, a few percent larger.
-_SAVE: Final[dict[str, dict[str, Any]]] = {
+SAVE: Final[dict[str, dict[str, Any]]] = {
     "png": {"format": "PNG", "compress_level": 1},
     "webp": {"format": "WEBP", "quality": 88, "method": 1},
     "jpeg": {"format": "JPEG", "quality": 90},
@@ -43,7 +43,7 @@ def draw(
     if background == "transparent" and encoding != "jpeg":
         picture.putalpha(_card(width, height))
     out = io.BytesIO()
-    picture.save(out, **_SAVE[encoding])
+    picture.save(out, **SAVE[encoding])
     return out.getvalue()
 
 
