@@ -21,6 +21,8 @@ from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
 from gateway.blobs import Blobs, FolderBlobs, Links
 from gateway.crash import Hook, nowhere
+from gateway.dialects.gptimage2_ai import GptImage2Ai
+from gateway.dialects.speech import Speaker, SpeakerParts
 from gateway.errors import Refusal
 from gateway.ids import Coin, uuid7
 from gateway.images import Studio
@@ -162,14 +164,29 @@ class House:
         self.authenticator = Authenticator(self._trusted(), now=self.now)
         self.api = build_api(self._api_parts())
 
+    def _speakers(self, links: Links) -> tuple[Speaker, ...]:
+        parts = SpeakerParts(
+            jobs=self.jobs,
+            uploads=self.uploads,
+            links=links,
+            blobs=self.blobs,
+            lifetime=self.lifetime,
+            telemetry=self.telemetry,
+            public_url=self.public_url,
+            sync_seconds=self.settings.server.sync_wait_seconds,
+        )
+        return (GptImage2Ai(parts),)
+
     def _api_parts(self) -> ApiParts:
         server = self.settings.server
+        links = Links(self.ring, self.public_url)
         return ApiParts(
             jobs=self.jobs,
             trail=Trail(self.store),
             authenticator=self.authenticator,
             keyring=self.ring,
-            links=Links(self.ring, self.public_url),
+            links=links,
+            speakers=self._speakers(links),
             blobs=self.blobs,
             telemetry=self.telemetry,
             lifetime=self.lifetime,

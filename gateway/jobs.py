@@ -114,7 +114,7 @@ class _Prepared(Struct, frozen=True):
 class Jobs:
     """The use cases. `rulebook` returns the bundle in force; `mint` a new job id (UUIDv7 text)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a use case names its collaborators
         self,
         store: Store,
         rulebook: Callable[[], Rulebook],
@@ -259,7 +259,7 @@ class Jobs:
             route=resolved.steps,
             policy_version=book.version,
             dialect=manner.dialect,
-            links=manner.links or who.user_plan.links,
+            links=who.user_plan.links or manner.links or "signed",
             variants=manner.variants,
             sources=prepared.pinned.sources,
             mask=prepared.pinned.mask,
@@ -378,6 +378,13 @@ class Jobs:
         """Return what the caller may ask for, with prices."""
         book = self._rulebook()
         return menu.offered(book.bundle, book.router, who.user_plan)
+
+    def price(self, who: Caller) -> int | None:
+        """Return credits for one medium image of the caller's default size; None where it has no price."""
+        bundle = self._rulebook().bundle
+        size = bundle.models[who.user_plan.models[0]].sizes[0].size
+        price = pricing.quote(bundle.prices, size, "medium", 1)
+        return None if isinstance(price, Deny) else price.each
 
     # -- change ------------------------------------------------------------------------------------
 

@@ -32,7 +32,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan buys. `prompt` is in code points; `queue_weight` is a share of each turn.
 
     `styles` None means every style of the bundle, and any other slug as words. `inputs` is the most images
-    of an edit, `webhooks` the most endpoints of a subject.
+    of an edit, `webhooks` the most endpoints of a subject. `links` None leaves to each client API what it
+    promises: minutes in ours, as long as the job lives in the others.
     """
 
     credits_per_month: Credits
@@ -46,7 +47,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     styles: tuple[Slug, ...] | None = None
     inputs: Annotated[int, Meta(ge=0, le=16)] = 4
     queue_weight: Annotated[int, Meta(ge=1, le=100)] = 1
-    links: Literal["signed", "durable"] = "signed"
+    links: Literal["signed", "durable"] | None = None
     final_prompt: bool = False
     dialects: tuple[Dialect, ...] = ("native",)
     webhooks: Annotated[int, Meta(ge=0, le=100)] = 10

@@ -22,6 +22,7 @@ from gateway.api.cors import Cors
 from gateway.api.edge import Edge, EdgeParts, reraise
 from gateway.api.express import Express
 from gateway.api.files import FileCalls
+from gateway.api.foreign import mount
 from gateway.api.gate import PUBLIC, Gate
 from gateway.api.health import HealthCalls
 from gateway.api.jobs import JobCalls
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from gateway.api.exchange import ASGIApp
     from gateway.auth import Authenticator
     from gateway.blobs import Blobs, Links
+    from gateway.dialects.speech import Speaker
     from gateway.jobs import Caller, Jobs
     from gateway.secrets import Keyring
     from gateway.telemetry import Telemetry

@@ -19,6 +19,7 @@ from gateway.api import problems
 from gateway.api.cors import Cors, is_preflight
 from gateway.api.exchange import KEY, Exchange, Vanished, encode
 from gateway.api.limits import rate_fields
+from gateway.dialects.speech import speaks
 from gateway.errors import Fault, Problem
 from gateway.ids import uuid7
 from policies.model import Reason
@@ -26,8 +27,9 @@ from policies.model import Reason
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.api.exchange import ASGIApp, Headers, Receive, Scope, Send
+    from gateway.api.exchange import Answer, ASGIApp, Headers, Receive, Scope, Send
     from gateway.api.express import Express
+    from gateway.dialects.speech import Speaker
     from gateway.jobs import Caller
     from gateway.telemetry import Telemetry
     from policies.model import Usage
@@ -69,6 +71,7 @@ class EdgeParts:
     body_seconds: float
     body_cap: int = 2**20
     trusted_proxies: Sequence[str] = ()
+    speakers: Sequence[Speaker] = ()
 
 
 class Edge:
@@ -145,8 +148,17 @@ class Edge:
         if exchange.begun:
             exchange.code = problem.code if problem else "internal"
         else:
-            shown = problem or Problem("internal")
-            await problems.answer(shown, self._parts.public_url(), exchange)(exchange.scope, None, None)
+            told = await self._told(problem or Problem("internal"), exchange)
+            await told(exchange.scope, None, None)
+
+    async def _told(self, problem: Problem, exchange: Exchange) -> Answer:
+        """Return the answer that tells of a problem: in the dialect the path belongs to, if in any."""
+        path = exchange.scope["path"]
+        for speaker in self._parts.speakers:
+            if speaks(speaker, path):
+                exchange.code, exchange.rule = problem.code, problem.rule
+                return await speaker.problem(problem, exchange)
+        return problems.answer(problem, self._parts.public_url(), exchange)
 
     async def _dress(self, exchange: Exchange, headers: Headers) -> Headers:
         """Return an answer's headers with those every answer carries."""
@@ -197,6 +209,7 @@ class Edge:
             bytes_out=exchange.sent_bytes,
             waited=exchange.waited or None,
             replayed=exchange.replayed or None,
+            ignored=exchange.ignored,
         )
 
     def _client(self, exchange: Exchange) -> str | None:

@@ -93,6 +93,7 @@ class Exchange:
         "dress",
         "fields",
         "head",
+        "ignored",
         "job",
         "offer",
         "out",
@@ -126,6 +127,7 @@ class Exchange:
         self.code: str | None = None
         self.rule: str | None = None
         self.job: str | None = None
+        self.ignored: str | None = None
         self.replayed = False
         self.waited = False
         self.offer: Offer | None = scope.get(OFFER)

@@ -2,8 +2,8 @@
 
 It decides on the *matched* route, never on a path: what a handler declares in its `opt` is what is
 asked of the caller, and a handler that declares nothing is closed. `opt={"public": True}` opens one;
-`opt={"action": Action.READ}` names what the caller must be allowed. `produces` lists the media types an
-answer may have (JSON where none is named).
+`opt={"action": Action.READ}` names what the caller must be allowed, `dialect` the client API that the
+caller's plan must include. `produces` lists the media types an answer may have (JSON where none is named).
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class Gate:
         if isinstance(allowed, Deny):
             await self._jobs.turned_away(principal, str(allowed.reason), str(opt["action"]))
             raise Problem.of(allowed)
+        if "dialect" in opt:
+            spoken = access.may_speak(access.Plans(caller.tenant_plan, caller.user_plan), opt["dialect"])
+            if isinstance(spoken, Deny):
+                await self._jobs.turned_away(principal, str(spoken.reason), str(opt["action"]))
+                raise Problem.of(spoken)
         if scope["method"] == "GET":
             self._reads.take(principal.tenant, principal.subject, self._jobs.now())
         accept = exchange.fields.get(b"accept")

@@ -104,18 +104,19 @@ def answer(problem: Problem, base_url: str, exchange: Exchange) -> Answer:
     """Return the answer that tells of a problem, and note in the exchange what was decided."""
     exchange.code, exchange.rule = problem.code, problem.rule
     shown = view(problem, base_url, exchange.request_id)
-    return Answer(shown.status, _headers(problem), encode(shown))
+    return Answer(shown.status, headers(problem), encode(shown))
 
 
-def _headers(problem: Problem) -> Headers:
-    headers = [(b"content-type", MEDIA_TYPE)]
-    headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
+def headers(problem: Problem) -> Headers:
+    """Return the headers of an error, its type first."""
+    fields = [(b"content-type", MEDIA_TYPE)]
+    fields += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
     wait = _wait_ms(problem)
     if wait is not None:
-        headers.append((b"retry-after", b"%d" % seconds_up(wait)))
+        fields.append((b"retry-after", b"%d" % seconds_up(wait)))
     if problem.code == "unauthenticated" and "WWW-Authenticate" not in problem.headers:
-        headers.append((b"www-authenticate", b"Bearer"))
-    return headers
+        fields.append((b"www-authenticate", b"Bearer"))
+    return fields
 
 
 def _wait_ms(problem: Problem) -> int | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from policies import access
 from policies.access import Action, ClaimNames, Plans, may, may_see, may_speak, plans_of
 from policies.bundle import Bundle, Plan, TenantRow
-from policies.model import ALLOW, Deny, Flaw, Principal, Reason, Role
+from policies.model import ALLOW, Deny, Dialect, Flaw, Principal, Reason, Role
 
 GOOD: dict[str, Any] = {"tenant": "acme", "sub": "ann"}
 ANN = Principal(tenant="acme", subject="ann")
