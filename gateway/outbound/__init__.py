@@ -1,9 +1,10 @@
 """The one sender: a `WireRequest` in, a `WireResponse` or a `WireFailure` out, and never an exception.
 
 Here a credential meets a request, after the request's place was found among that credential's own; here
-are the deadline around everything, the byte cap and the judge. No retries, no redirects, no cookies, no
-proxies, no log. The one distinction money hangs on: UNREACHABLE says that not a byte of the request was
-written, everything else says the upstream may have seen it. When in doubt it may.
+are the deadline around everything, the byte cap and the judge. No retries, no cookies, no proxies, no
+log, and no redirects but those of `fetch`, each judged as if it were the first. The one distinction money
+hangs on: UNREACHABLE says that not a byte of the request was written, everything else says the upstream
+may have seen it. When in doubt it may.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urldefrag, urljoin
 
 import aiohttp
 import httpx
 from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
+from msgspec.structs import replace
 
 from gateway.errors import Refusal
 from gateway.outbound.connector import TRIP, Resolve, Trip, open_transport
 from gateway.secrets import Secret
 from gateway.wire import Cut, Wire, WireFailure, WireRequest, WireResponse
-from policies.egress import NOTHING, Allowed, Barred, Place, judge_url, read_place
+from policies.egress import NOTHING, Allowed, Barred, Place, judge_address, judge_url, read_place
 
 if TYPE_CHECKING:
     import ssl
@@ -37,6 +40,11 @@ Local = Callable[[WireRequest], Awaitable[Wire]]
 CONNECT_SECONDS: Final = 10.0
 """A turn in the pool, the name, TCP and TLS together; less than a call's own time, so that a request
 never leaves with most of its time spent."""
+
+JUDGE_SECONDS: Final = 3.0
+"""How long a name may take to be looked up for `judge`."""
+MOST_REDIRECTS: Final = 3
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 SHORTEST_KEY: Final = 8
 """What is shorter guards nothing, and may stand in an answer by chance."""
@@ -122,6 +130,46 @@ class Outbound:
         place = read_place(request.url)
         if isinstance(place, Place) and place.host in self._local:
             return await self._send_local(self._local[place.host], request)
+        return await self._send_out(request)
+
+    async def judge(self, url: str) -> bool:
+        """Say whether a stranger's URL may be called, by its text and by what its name means now.
+
+        A verdict is never kept: whoever calls it is judged again as the address is dialed.
+        """
+        place = judge_url(url, self._allowed)
+        if isinstance(place, Barred):
+            return False
+        try:
+            async with asyncio.timeout(JUDGE_SECONDS):
+                addresses = await self._resolve(place.host)
+        except OSError:  # a name that is not found, and one not found in time
+            return False
+        verdicts = [judge_address(address, self._allowed, place) for address in addresses]
+        return bool(verdicts) and not any(isinstance(verdict, Barred) for verdict in verdicts)
+
+    async def fetch(self, request: WireRequest) -> Wire:
+        """Get what a stranger's URL leads to, through at most three redirects, each judged anew.
+
+        Nobody's credential goes along, and no upstream inside this process is met. The deadline is one for
+        all hops. A fourth redirect, and one that leads nowhere, is a refusal.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + request.seconds
+        for _ in range(MOST_REDIRECTS + 1):
+            left = until - clock()
+            if self._closed or left <= 0:
+                return WireFailure(Cut.UNREACHABLE, "closed" if self._closed else "deadline")
+            answer = await self._send_out(replace(request, credential=None, seconds=left))
+            if isinstance(answer, WireFailure) or answer.status not in REDIRECTS:
+                return answer
+            onward = _onward(request.url, answer.headers.get("location", ""))
+            if onward is None:
+                return WireFailure(Cut.JUDGED, "redirect")
+            request = replace(request, url=onward)
+        return WireFailure(Cut.JUDGED, "redirects")
+
+    async def _send_out(self, request: WireRequest) -> Wire:
         ready = self._prepare(request)
         if isinstance(ready, WireFailure):
             return ready
@@ -219,6 +267,14 @@ class Outbound:
                 self._resolve, self._tls, limit=self._connections, keep=keep
             )
         return self._transports[key]
+
+
+def _onward(url: str, location: str) -> str | None:
+    """Return where a redirect leads; None where it leads nowhere."""
+    try:
+        return urldefrag(urljoin(url, location)).url if location else None
+    except ValueError:
+        return None
 
 
 async def _read_body(response: httpx.Response, limit: int) -> bytes | None:
