@@ -3,17 +3,21 @@
 An installation has one secret, written as a list: the first signs, all verify, so a secret is rotated
 by putting a new one in front. No secret is used as it is. HKDF-SHA256 (RFC 5869) makes one subkey a
 purpose, so that a link's signature is never one of the trail. Signatures are HMAC-SHA256 (RFC 2104).
-The labels below are in stored data (the trail's chain, the prompts' hashes) and never change.
+What must be read again (a webhook's secret) is sealed by AES-256-GCM under a subkey of its own. The
+labels below are in stored data (the trail's chain, the prompts' hashes, seals) and never change.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import os
 import secrets
 from typing import TYPE_CHECKING, Final, Literal
 
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -23,8 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-Purpose = Literal["links", "audit", "prompts", "cursors"]
-PURPOSES: Final[tuple[Purpose, ...]] = ("links", "audit", "prompts", "cursors")
+Purpose = Literal["links", "audit", "prompts", "cursors", "webhooks"]
+PURPOSES: Final[tuple[Purpose, ...]] = ("links", "audit", "prompts", "cursors", "webhooks")
+Sealed = Literal["webhooks"]
+"""Purposes under which something is sealed."""
+SEAL: Final = "s1"
+"""The form of a seal: form, key id, then nonce and ciphertext in base64url."""
+NONCE_BYTES: Final = 12
 SHORTEST: Final = 32
 STARS: Final = "********"
 
@@ -58,11 +67,12 @@ class Keyring:
     """The subkeys of one installation, by purpose. Safe to share between threads.
 
     Refuses an empty list, and a secret of fewer than 32 bytes: a short one can be guessed from a link.
+    `coin` gives the random bytes of seals.
     """
 
-    __slots__ = ("_ids", "_keys")
+    __slots__ = ("_coin", "_ids", "_keys", "_seals")
 
-    def __init__(self, live: Sequence[Secret]) -> None:
+    def __init__(self, live: Sequence[Secret], coin: Callable[[int], bytes] = os.urandom) -> None:
         if not live:
             raise Refusal("no secret is set: give one of at least 32 characters")
         for place, secret in enumerate(live):
@@ -73,6 +83,11 @@ class Keyring:
             for p in PURPOSES
         }
         self._ids = {p: _derive(live[0], p, "id", 8).hex() for p in PURPOSES}
+        self._seals = {
+            _derive(secret, "webhooks", "id", 8).hex(): AESGCM(_derive(secret, "webhooks", "seal", 32))
+            for secret in live
+        }
+        self._coin = coin
 
     def __repr__(self) -> str:
         return f"Keyring({STARS})"
@@ -89,6 +104,33 @@ class Keyring:
     def key_id(self, purpose: Purpose) -> str:
         """Return 16 hex digits that name the signing key and tell nothing of it."""
         return self._ids[purpose]
+
+    def seal(self, purpose: Sealed, data: bytes, about: bytes = b"") -> str:
+        """Return data so that only a ring with the first secret can read it, as text for the store.
+
+        `about` names what the data belongs to: a seal that is moved to something else does not open.
+        """
+        nonce = self._coin(NONCE_BYTES)
+        key_id = self._ids[purpose]
+        text = nonce + self._seals[key_id].encrypt(nonce, data, _bound(purpose, about))
+        return f"{SEAL}.{key_id}.{base64.urlsafe_b64encode(text).decode()}"
+
+    def open(self, purpose: Sealed, sealed: str, about: bytes = b"") -> bytes | None:
+        """Return what was sealed, by whichever live secret; None for whatever no live secret sealed so."""
+        form, _, rest = sealed.partition(".")
+        key_id, _, text = rest.partition(".")
+        key = self._seals.get(key_id)
+        if form != SEAL or key is None:
+            return None
+        try:
+            data = base64.b64decode(text, altchars=b"-_", validate=True)
+            return key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], _bound(purpose, about))
+        except (InvalidTag, ValueError):
+            return None
+
+
+def _bound(purpose: Sealed, about: bytes) -> bytes:
+    return purpose.encode() + b"\0" + about
 
 
 def _mac(key: hmac.HMAC, data: bytes) -> bytes:

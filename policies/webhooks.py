@@ -3,17 +3,19 @@
 An endpoint belongs to a subject and hears of their own jobs, or (a tenant's admin's) of the whole
 tenant's. Two forms: our own (Standard Webhooks 1.0) and gptimage2.plus's, whose document knows two events
 and one schedule. A delivery is one event for one endpoint and keeps its id through all its tries. Time
-and chance come in as arguments; nothing is sent here.
+and chance come in as arguments; nothing is signed or sent here.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
-from policies.model import EXACT, Job, JobState, Millis
+from policies.model import EXACT, Deny, Flaw, Job, JobState, Millis, Principal, Reason
 
 Form = Literal["native", "gptimage2_plus"]
 TEST: Final = "webhook.test"
@@ -23,6 +25,36 @@ EVENTS: Final[dict[Form, tuple[str, ...]]] = {
     "native": ("job.succeeded", "job.failed", "job.blocked", "job.canceled"),
     "gptimage2_plus": ("generation.succeeded", "generation.failed"),
 }
+
+SECOND_MS: Final = 1_000
+MINUTE_MS: Final = 60 * SECOND_MS
+HOUR_MS: Final = 60 * MINUTE_MS
+
+WAITS_MS: Final[dict[Form, tuple[int, ...]]] = {
+    "native": (
+        5 * SECOND_MS,
+        MINUTE_MS,
+        5 * MINUTE_MS,
+        30 * MINUTE_MS,
+        2 * HOUR_MS,
+        5 * HOUR_MS,
+        6 * HOUR_MS,
+        10 * HOUR_MS,
+    ),
+    "gptimage2_plus": (30 * SECOND_MS, 2 * MINUTE_MS, 10 * MINUTE_MS),
+}
+"""What lies between two tries. Our own end within a day of the first; the other form's are its document's."""
+JITTER: Final = 0.2
+"""The share of our own waits that chance may take away, so that what failed together does not return so."""
+LONGEST_ASKED_MS: Final = HOUR_MS
+"""The most a `Retry-After` may put a try off."""
+PLUS_SECONDS: Final = 5
+PLUS_DISABLE_AFTER: Final = 8
+ROTATION_MS: Final = 24 * HOUR_MS
+"""How long the secret before a rotation is still good."""
+LONGEST_REST_MS: Final = 5 * MINUTE_MS
+TRIES_KEPT: Final = 20
+"""The newest tries of a delivery; more than a schedule has."""
 
 
 class Endpoint(Struct, frozen=True, omit_defaults=True):
@@ -95,3 +127,123 @@ def delivery(endpoint: Endpoint, job: Job, event: str, now: int) -> Delivery:
     digest = hashlib.sha256(f"{endpoint.id}\0{job.id}\0{event}".encode()).hexdigest()
     name = f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-9{digest[17:20]}-{digest[20:32]}"
     return Delivery(name, endpoint.tenant, endpoint.id, event, job.id, created_at=now, due_at=now)
+
+
+class Answered(Struct, frozen=True):
+    """What came of a try: the try as it is kept, and when the receiver would like the next."""
+
+    tried: Try
+    retry_after_ms: int | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether the receiver has it: any 2xx, whatever the body, and no redirect."""
+        return self.tried.status is not None and 200 <= self.tried.status < 300
+
+
+def seconds_of(form: Form, attempt_seconds: int) -> int:
+    """Return how long one try may take; the other form's document says it itself."""
+    return attempt_seconds if form == "native" else PLUS_SECONDS
+
+
+def tried(
+    told: Delivery, endpoint: Endpoint, answered: Answered, now: int, *, chance: float, disable_after: int
+) -> tuple[Delivery, Endpoint]:
+    """Return a delivery and its endpoint as they are after a try.
+
+    Any 2xx resets the endpoint's count of failed tries in a row, which runs over all its deliveries; at
+    `disable_after` (8 for the other form) the endpoint is disabled. What is undelivered then is kept and
+    not due, and so it stays when the endpoint is enabled again. `chance` in [0, 1) spreads our own waits.
+    """
+    tries = (*told.tries, answered.tried)[-TRIES_KEPT:]
+    if answered.taken:
+        delivered = replace(told, state="delivered", tries=tries, due_at=None)
+        return delivered, replace(endpoint, failures=0)
+    endpoint = _failed(endpoint, answered, disable_after)
+    wait = _wait_ms(endpoint.form, len(tries), answered, chance)
+    if wait is None:
+        return replace(told, state="failed", tries=tries, due_at=None), endpoint
+    due_at = None if endpoint.disabled else now + wait
+    return replace(told, state="pending", tries=tries, due_at=due_at), endpoint
+
+
+def _failed(endpoint: Endpoint, answered: Answered, disable_after: int) -> Endpoint:
+    """Count a failed try; the count, or a 410 to our own form, disables."""
+    most = disable_after if endpoint.form == "native" else PLUS_DISABLE_AFTER
+    failures = min(endpoint.failures + 1, EXACT)
+    why = endpoint.disabled
+    if why is None and answered.tried.status == 410 and endpoint.form == "native":
+        why = "gone"
+    if why is None and failures >= most:
+        why = "failing"
+    return replace(endpoint, failures=failures, disabled=why)
+
+
+def _wait_ms(form: Form, tries: int, answered: Answered, chance: float) -> int | None:
+    """Return what lies before the next try; None where there is none."""
+    waits = WAITS_MS[form]
+    if tries > len(waits):
+        return None
+    wait = waits[tries - 1]
+    if form != "native":
+        return wait
+    asked = min(answered.retry_after_ms or 0, LONGEST_ASKED_MS)
+    return max(int(wait * (1 - JITTER * chance)), asked)
+
+
+def rest_ms(failures: int) -> int:
+    """Return how long an endpoint is left alone after so many failed tries in a row.
+
+    Doubling from a second to five minutes: a receiver that is down for a while does not spend the run of
+    failures that disables it in one burst, and one that hangs does not keep others waiting.
+    """
+    return min(LONGEST_REST_MS, SECOND_MS << min(max(failures, 1) - 1, 20))
+
+
+def sees(who: Principal, endpoint: Endpoint) -> bool:
+    """Say whether an endpoint is there for a caller: the tenant's for its admins, one's own for others.
+
+    What hears of the whole tenant is the admins' alone, also for a subject who is no longer one of them.
+    """
+    if who.tenant != endpoint.tenant:
+        return False
+    return who.is_admin or (endpoint.subject == who.subject and endpoint.scope == "own")
+
+
+def registered(there: Sequence[Endpoint], fresh: Endpoint, most: int, now: int) -> Endpoint | Deny:
+    """Return a new endpoint as it is kept, unless its subject has as many as the plan allows."""
+    if sum(each.subject == fresh.subject for each in there) >= most:
+        return Deny(Reason.WEBHOOK_LIMIT, f"The plan allows {most} webhooks.", rule="limit.webhooks")
+    return replace(fresh, created_at=now)
+
+
+def chosen(form: Form, events: Sequence[str] | None) -> tuple[str, ...] | Deny:
+    """Return the events an endpoint is to hear, each once and in order: all where none are named."""
+    known = EVENTS[form]
+    if events is None:
+        return known
+    flaws = [Flaw(f"/events/{at}", "is no event here") for at, name in enumerate(events) if name not in known]
+    if not events:
+        flaws.append(Flaw("/events", "names no event"))
+    if flaws:
+        return Deny(Reason.INVALID_REQUEST, "", flaws=tuple(flaws))
+    return tuple(name for name in known if name in events)
+
+
+def enabled(endpoint: Endpoint, *, wanted: bool) -> Endpoint:
+    """Return an endpoint switched on, with its count begun anew, or off; one that is off keeps its why."""
+    if wanted:
+        return replace(endpoint, disabled=None, failures=0)
+    return replace(endpoint, disabled=endpoint.disabled or "asked")
+
+
+def rotated(endpoint: Endpoint, secret: str, now: int) -> Endpoint:
+    """Return an endpoint with a new secret; the one it had is good for a day more."""
+    return replace(endpoint, secret=secret, former=endpoint.secret, former_until=now + ROTATION_MS)
+
+
+def live(endpoint: Endpoint, now: int) -> tuple[str, ...]:
+    """Return the sealed secrets that sign now, the newest first."""
+    if endpoint.former is None or now >= endpoint.former_until:
+        return (endpoint.secret,)
+    return (endpoint.secret, endpoint.former)

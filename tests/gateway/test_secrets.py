@@ -70,7 +70,7 @@ def test_first_secret_signs_all_verify() -> None:
 def test_key_ids_name_signing_keys() -> None:
     """A key id follows the signing secret and the purpose, and is not made of the key's own bytes."""
     ids = {Keyring([secret]).key_id(p) for p in PURPOSES for secret in (OLD, NEW)}
-    assert len(ids) == 8
+    assert len(ids) == 2 * len(PURPOSES)
     assert all(len(i) == 16 and int(i, 16) >= 0 for i in ids)
     assert Keyring([NEW, OLD]).key_id("audit") == Keyring([NEW]).key_id("audit")
 
@@ -89,6 +89,61 @@ def test_stored_signatures_stay_verifiable() -> None:
         ring.sign("audit", b"row").hex() == "c20e77cfc4533af7a1616c96708bf5d3fa14e4d4887254608ac30fe4f7b10041"
     )
     assert ring.key_id("audit") == "9ea0581d2ae9796e"
+
+
+@given(data=st.binary(max_size=200), about=st.binary(max_size=20))
+def test_sealed_data_opens_again(data: bytes, about: bytes) -> None:
+    """What a ring seals it opens, for the thing it was sealed for and for no other."""
+    ring = Keyring([NEW])
+    sealed = ring.seal("webhooks", data, about)
+    assert ring.open("webhooks", sealed, about) == data
+    assert ring.open("webhooks", sealed, about + b"x") is None
+
+
+def test_first_secret_seals_all_open() -> None:
+    """A rotated ring seals with its first secret and still opens what the older one sealed."""
+    old, both, new = Keyring([OLD]), Keyring([NEW, OLD]), Keyring([NEW])
+    assert both.open("webhooks", old.seal("webhooks", b"x")) == b"x"
+    assert new.open("webhooks", both.seal("webhooks", b"x")) == b"x"
+    assert new.open("webhooks", old.seal("webhooks", b"x")) is None
+
+
+def test_seals_are_never_alike() -> None:
+    """The same data sealed twice is two texts, neither of which holds it."""
+    ring = Keyring([NEW])
+    one, other = ring.seal("webhooks", b"hush-hush"), ring.seal("webhooks", b"hush-hush")
+    assert one != other
+    assert "hush" not in one + other
+
+
+STORED = "s1.03245fdd6d683c66.AAAAAAAAAAAAAAAAvNDfNj4CQtM33N9HYyVOdXJTQD81"
+
+
+def test_stored_seals_stay_readable() -> None:
+    """The form of a seal is in stored data: this one was written down once and opens for ever."""
+    ring = Keyring([NEW], bytes)
+    assert ring.seal("webhooks", b"hello", b"e1") == STORED
+    assert Keyring([NEW]).open("webhooks", STORED, b"e1") == b"hello"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "s1",
+        STORED.replace("s1", "s2", 1),
+        STORED[:-4],
+        STORED[:-1],
+        STORED + "*",
+        STORED[:20] + ".",
+        STORED.replace("03245fdd", "03245fde"),
+        STORED.rpartition(".")[0] + ".",
+        STORED.replace("vND", "vNE"),
+    ],
+)
+def test_altered_seals_do_not_open(text: str) -> None:
+    """A text that no live secret sealed, or one that was touched since, opens to nothing."""
+    assert Keyring([NEW]).open("webhooks", text, b"e1") is None
 
 
 @pytest.mark.parametrize("live", [[], [Secret("hush-hush")], [NEW, Secret("x" * 31)], [Secret("ä" * 15)]])
