@@ -21,6 +21,9 @@ POINTS: Final = (
     "upstream_answered",  # the answer is in memory alone
     "output_stored",  # the image's bytes are in the blob store, the job does not know
     "recorded",  # the job has ended and settled
+    "delivery_queued",  # with the end of a job it was written down who is told, and nobody was
+    "delivery_sent",  # an endpoint was told, the answer is in memory alone
+    "delivery_recorded",  # what came of a delivery is written down
     "audit_appended",  # a line of the trail that stands alone was written
     "lease_returned",  # the job was given back
 )

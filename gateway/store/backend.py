@@ -14,8 +14,19 @@ from typing import Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
-from policies.model import Account, Job
+from gateway.store.contract import (
+    Claim,
+    DeliveryPage,
+    JobFilter,
+    LedgerRow,
+    Notice,
+    Page,
+    Remains,
+    Retention,
+    TrailLink,
+)
+from policies.model import Account, Job, ServiceKey, Upload
+from policies.webhooks import Delivery, Endpoint
 
 SCHEMA: Final = 1
 KEYS_KEPT_MS: Final = 72 * 3_600_000
@@ -24,6 +35,10 @@ UNREADABLE_MS: Final = 24 * 3_600_000
 """How long a job that cannot be read is left alone before it is tried again."""
 TURN_TENANTS: Final = 16
 """Tenants served by one claim at most."""
+
+Doc = Endpoint | Upload | ServiceKey
+Kind = Literal["endpoint", "upload", "key"]
+KINDS: Final[dict[type[Doc], Kind]] = {Endpoint: "endpoint", Upload: "upload", ServiceKey: "key"}
 
 _jobs = msgspec.json.Encoder()
 _job_decoder = msgspec.json.Decoder(Job)
@@ -37,6 +52,11 @@ def encode_job(job: Job) -> str:
 def decode_job(text: str | bytes) -> Job:
     """Return the job that `encode_job` wrote."""
     return _job_decoder.decode(text)
+
+
+def encode_doc(value: Doc | Delivery) -> str:
+    """Return the stored form of what lies beside the jobs."""
+    return _jobs.encode(value).decode()
 
 
 class Anchor(Struct, frozen=True):
@@ -54,7 +74,10 @@ def anchored(version: int, at: int) -> bytes:
 
 
 class TenantDoc(Struct, frozen=True, omit_defaults=True):
-    """What is kept of a tenant. `last_now` never goes back; `head` is the trail's newest link."""
+    """What is kept of a tenant. `last_now` never goes back; `head` is the trail's newest link.
+
+    `hooks` is the number of endpoints: where it is 0 a job's end looks for none.
+    """
 
     account: Account = Account()
     head: str = ""
@@ -62,6 +85,7 @@ class TenantDoc(Struct, frozen=True, omit_defaults=True):
     epoch: int = 0
     anchor: Anchor | None = None
     f: int = 1
+    hooks: int = 0
 
 
 class TenantState(Struct, frozen=True):
@@ -80,11 +104,12 @@ class UserState(Struct, frozen=True):
 
 
 class KeyRow(Struct, frozen=True):
-    """What an idempotency key is bound to."""
+    """What an idempotency key is bound to: a job, or an upload. `over`: bound over whatever was there."""
 
     fingerprint: str
     job: str
     at: int
+    over: bool = False
 
 
 class JobPut(Struct, frozen=True):
@@ -105,8 +130,48 @@ class JobDrop(Struct, frozen=True):
     places: tuple[str, ...] = ()
 
 
+class DocPut(Struct, frozen=True):
+    """One document as it will be, whatever is there."""
+
+    value: Doc
+    doc: str
+
+    @property
+    def kind(self) -> Kind:
+        """The kind it is kept under."""
+        return KINDS[type(self.value)]
+
+    @property
+    def id(self) -> str:
+        """Its id, one of its kind."""
+        return self.value.id
+
+
+class DocDrop(Struct, frozen=True):
+    """One document that will be gone: an endpoint with all its deliveries, an upload but for its blobs."""
+
+    kind: Kind
+    id: str
+
+
+class DeliveryPut(Struct, frozen=True):
+    """One delivery as it will be; `fresh`: it must be absent, else it must be there. Leases of before end.
+
+    `due` is when it may be claimed, `fence` the lease it is changed under, if it is.
+    """
+
+    delivery: Delivery
+    doc: str
+    due: int | None
+    fresh: bool = False
+    fence: int | None = None
+
+
 class Change(Struct):
-    """All that one commit does to one tenant."""
+    """All that one commit does to one tenant.
+
+    `hushed` are endpoints whose deliveries of before are no longer due; this change's own may be.
+    """
 
     tenant: str
     now: int
@@ -118,25 +183,52 @@ class Change(Struct):
     keys: dict[tuple[str, str], KeyRow] = {}
     ledger: list[LedgerRow] = []
     link: TrailLink | None = None
+    docs: list[DocPut | DocDrop] = []
+    deliveries: list[DeliveryPut] = []
+    hushed: list[str] = []
+
+    @property
+    def beside(self) -> bool:
+        """Whether anything but jobs is touched. A job that is dropped takes its deliveries along."""
+        return bool(self.docs or self.deliveries or self.hushed or self.drops)
 
 
 class Want(Struct):
-    """What to load of a tenant."""
+    """What to load of a tenant. `endpoints`: all of them."""
 
     tenant: str
     state: bool = True
     subjects: set[str] = set()
     jobs: set[str] = set()
     keys: set[tuple[str, str]] = set()
+    docs: set[tuple[Kind, str]] = set()
+    deliveries: set[str] = set()
+    endpoints: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is wanted."""
+        return bool(
+            self.state
+            or self.subjects
+            or self.jobs
+            or self.keys
+            or self.docs
+            or self.deliveries
+            or self.endpoints
+        )
 
 
 class Loaded(Struct):
-    """What was there. Absent users and keys are left out; absent jobs are None."""
+    """What was there. Absent users and keys are left out; absent jobs, documents, deliveries are None."""
 
     state: TenantState | None = None
     users: dict[str, UserState] = {}
     jobs: dict[str, Job | None] = {}
     keys: dict[tuple[str, str], KeyRow] = {}
+    docs: dict[tuple[Kind, str], Doc | None] = {}
+    deliveries: dict[str, Delivery | None] = {}
+    endpoints: dict[str, Endpoint] | None = None
 
 
 class Applied(Struct, frozen=True):
@@ -144,7 +236,7 @@ class Applied(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """Nothing of the change was written. `fenced` are jobs whose lease is lost."""
+    """Nothing of the change was written. `fenced` are jobs and deliveries whose lease is lost."""
 
     loaded: Loaded
     fenced: frozenset[str] = frozenset()
@@ -166,14 +258,61 @@ class Examined(Struct, frozen=True):
 
 
 class Expired(Struct, frozen=True):
-    """What is past its time: ended jobs, and the newest link to cut, by tenant."""
+    """What is past its time: ended jobs, the newest link to cut, by tenant, uploads as tenant and id."""
 
     jobs: tuple[Job, ...] = ()
     links: dict[str, TrailLink] = {}
+    uploads: tuple[tuple[str, str], ...] = ()
+
+
+class Shelf(Protocol):
+    """What an engine needs beside commits for service keys, uploads and webhooks."""
+
+    async def key_of(self, digest: str) -> ServiceKey | None:
+        """Return the service key of a hash, of whatever tenant."""
+        ...
+
+    async def keys(self, tenant: str) -> list[ServiceKey]:
+        """Return a tenant's keys, newest first."""
+        ...
+
+    async def upload(self, tenant: str, upload: str) -> Upload | None:
+        """Return one upload."""
+        ...
+
+    async def endpoints(self, tenant: str) -> list[Endpoint]:
+        """Return a tenant's endpoints, oldest first."""
+        ...
+
+    async def delivery(self, tenant: str, delivery: str) -> Delivery | None:
+        """Return one delivery."""
+        ...
+
+    async def page(self, tenant: str, endpoint: str, before: int | None, limit: int) -> DeliveryPage:
+        """Return an endpoint's deliveries, newest first."""
+        ...
+
+    async def claim(self, n: int, each: int, busy: Sequence[str], now: int, until: int) -> list[Notice]:
+        """Lease up to `n` due deliveries until `until`, oldest due first, at most `each` an endpoint."""
+        ...
+
+    async def release(self, notices: Sequence[Notice], due: int) -> None:
+        """Make leased deliveries due. Lost leases are passed over."""
+        ...
+
+    async def next_due(self, busy: Sequence[str]) -> int | None:
+        """Return the earliest instant at which a delivery of any but `busy` endpoints may be claimed."""
+        ...
+
+    async def drop_over(self, before: int, budget: int) -> int:
+        """Remove deliveries made before an instant of which nothing more is sent; return how many."""
+        ...
 
 
 class Backend(Protocol):
     """What an engine needs of a data base."""
+
+    shelf: Shelf
 
     def clock(self) -> int:
         """Return the store's time."""
@@ -232,7 +371,7 @@ class Backend(Protocol):
         ...
 
     async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
-        """Return ended jobs and trail links that are past their time."""
+        """Return ended jobs, trail links and uploads that are past their time."""
         ...
 
     async def cut(self, tenant: str, version: int) -> int:

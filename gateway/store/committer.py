@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.errors import Fault, StoreBusy, StoreUnavailable
 from gateway.store.backend import Applied, Change, Loaded, TenantState, UserState, Want
 from gateway.store.contract import Stale
-from gateway.store.draft import Draft, Missing, Scene
+from gateway.store.draft import Draft, Missing, Scene, with_docs
 from gateway.store.moves import AttemptMove
 from policies.model import Account, Usage
+from policies.webhooks import Endpoint
 
 if TYPE_CHECKING:
     from gateway.audit import Chain
@@ -36,10 +37,11 @@ KEPT_USERS: Final = 4096
 
 Observe = Callable[[int, float], None]
 """Told the size of each batch and the seconds its commit took."""
+_Kept = tuple[TenantState, dict[str, UserState | None], dict[str, Endpoint] | None]
 
 
 class Committer:
-    """Moves in, answers out. Runs as a task of the loop it is made on."""
+    """Moves in, answers out. Runs as a task of the loop it is made on. `queued` hears of deliveries."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class Committer:
         mint: Callable[[], str],
         observe: Observe,
         seconds: float = COMMIT_SECONDS,
+        queued: Callable[[], object] = lambda: None,
     ) -> None:
         self._backend = backend
         self._chain = chain
@@ -56,7 +59,8 @@ class Committer:
         self._mint = mint
         self._observe = observe
         self._seconds = seconds
-        self._kept: dict[str, tuple[TenantState, dict[str, UserState | None]]] = {}
+        self._queued = queued
+        self._kept: dict[str, _Kept] = {}
         self._waiting: list[TenantMove | AttemptMove] = []
         self._arrived = asyncio.Event()
         self._closing = False
@@ -71,9 +75,9 @@ class Committer:
         """Return both levels as they are known here, reading and keeping what is not."""
         kept = self._kept.get(tenant)
         if kept is None or subject not in kept[1]:
-            scene = Scene(kept[0] if kept else TenantState(), kept[1] if kept else {}, {}, {}, set())
+            scene = _scene(kept)
             await self._load({tenant: scene}, [Want(tenant, state=kept is None, subjects={subject})])
-            kept = scene.state, scene.users
+            kept = scene.state, scene.users, scene.endpoints
             if self._kept.get(tenant) is None or self._kept[tenant][0].version <= scene.state.version:
                 self._keep(tenant, scene)
         user = kept[1][subject]
@@ -160,10 +164,9 @@ class Committer:
         for tenant, want in wants.items():
             kept = self._kept.get(tenant)
             want.state = kept is None
-            state, users = kept if kept is not None else (TenantState(), {})
-            scenes[tenant] = Scene(state, users, {}, {}, set())
-            want.subjects -= users.keys()
-        lacking = [want for want in wants.values() if want.state or want.subjects or want.jobs or want.keys]
+            scenes[tenant] = scene = _scene(kept)
+            want.subjects -= scene.users.keys()
+        lacking = [want for want in wants.values() if want.any]
         await self._load(scenes, lacking)
 
     async def _load(self, scenes: dict[str, Scene], wants: list[Want]) -> None:
@@ -215,9 +218,7 @@ class Committer:
             try:
                 answers.append((move, move.fold(draft)))
             except Missing as missing:
-                want.subjects |= {missing.subject} if missing.subject is not None else set()
-                want.jobs |= {missing.job} if missing.job is not None else set()
-                want.keys |= {missing.key} if missing.key is not None else set()
+                missing.add(want)
                 late.append(move)
             except Exception as bug:  # noqa: BLE001 - one call's bug is that call's answer, not its batch's
                 _fail(move, bug)
@@ -256,19 +257,29 @@ class Committer:
             scene.keys |= change.keys
             scene.users |= users
             scene.state = change.state
+            if change.docs and scene.endpoints is not None:
+                scene.endpoints = with_docs(scene.endpoints, change.docs)
+            scene.docs, scene.deliveries = {}, {}  # who comes late reads them again
             self._keep(change.tenant, scene)
         for move, answer in each.answers:
             _tell(move, answer)
         for put in change.puts:
             self._bell.ring(change.tenant, put.job.subject, put.job.id)
+        if change.deliveries:
+            self._queued()
 
     def _keep(self, tenant: str, scene: Scene) -> None:
         """Keep what is now known of a tenant, within bounds; the longest untouched goes first."""
         self._kept.pop(tenant, None)
         users = scene.users if len(scene.users) <= KEPT_USERS else {}
-        self._kept[tenant] = (scene.state, users)
+        self._kept[tenant] = (scene.state, users, scene.endpoints)
         if len(self._kept) > KEPT_TENANTS:
             del self._kept[next(iter(self._kept))]
+
+
+def _scene(kept: _Kept | None) -> Scene:
+    state, users, endpoints = kept if kept is not None else (TenantState(), {}, None)
+    return Scene(state, users, {}, {}, set(), endpoints=endpoints)
 
 
 class _Pending:
@@ -322,8 +333,12 @@ def _refused(
     scene = scenes[each.change.tenant]
     scene.users, scene.jobs = dict.fromkeys(each.change.users), {}
     scene.keys = dict.fromkeys(each.change.keys)
+    scene.docs, scene.deliveries, scene.endpoints = {}, {}, None
     _learn(scene, loaded)
     scene.fenced |= {(put.job.id, put.fence or 0) for put in each.change.puts if put.job.id in fenced}
+    scene.fenced |= {
+        (put.delivery.id, put.fence or 0) for put in each.change.deliveries if put.delivery.id in fenced
+    }
     return [move for move, _answer in each.answers]
 
 
@@ -333,3 +348,7 @@ def _learn(scene: Scene, loaded: Loaded) -> None:
     scene.users |= loaded.users
     scene.jobs |= loaded.jobs
     scene.keys |= loaded.keys
+    scene.docs |= loaded.docs
+    scene.deliveries |= loaded.deliveries
+    if loaded.endpoints is not None:
+        scene.endpoints = loaded.endpoints

@@ -7,7 +7,7 @@ again from fresher state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
@@ -15,17 +15,27 @@ from msgspec.structs import replace
 
 from gateway.audit import Chain, Record, encode, genesis
 from gateway.store.backend import (
+    KINDS,
     Change,
+    DeliveryPut,
+    Doc,
+    DocDrop,
+    DocPut,
     JobDrop,
     JobPut,
     KeyRow,
+    Kind,
     TenantDoc,
     TenantState,
     UserState,
+    Want,
+    encode_doc,
     encode_job,
 )
 from gateway.store.contract import LedgerRow, Remains, TrailLink
+from policies import webhooks
 from policies.model import Account, Entry, Usage
+from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
     from policies.model import Job
@@ -36,20 +46,17 @@ Mint = Callable[[], str]
 class Missing(Exception):  # noqa: N818 - from fold to engine, never seen outside
     """The fold needs something that was not loaded. Raised before anything is written."""
 
-    def __init__(
-        self, *, subject: str | None = None, job: str | None = None, key: tuple[str, str] | None = None
-    ) -> None:
-        super().__init__(subject, job, key)
-        self.subject = subject
-        self.job = job
-        self.key = key
+    def __init__(self, add: Callable[[Want], None]) -> None:
+        super().__init__()
+        self.add = add
+        """Adds what is missing to what is to be loaded."""
 
 
 class Scene(Struct):
     """What is known of a tenant before a fold. None stands for what is known to be absent.
 
     A key that is not here is taken for free where it is to be bound: the commit proves it. `fenced` are
-    leases known to be lost, as job and fence.
+    leases known to be lost, as job or delivery and fence. `endpoints` are all of the tenant's, once known.
     """
 
     state: TenantState
@@ -57,6 +64,9 @@ class Scene(Struct):
     jobs: dict[str, Job | None]
     keys: dict[tuple[str, str], KeyRow | None]
     fenced: set[tuple[str, int]]
+    docs: dict[tuple[Kind, str], Doc | None] = {}
+    deliveries: dict[str, Delivery | None] = {}
+    endpoints: dict[str, Endpoint] | None = None
 
 
 class Draft:
@@ -67,7 +77,7 @@ class Draft:
         self.scene = scene
         self.now = max(now, scene.state.doc.last_now)
         self.account = scene.state.doc.account
-        self.doc = scene.state.doc
+        self.tenant_doc = scene.state.doc
         self.wrote = False
         self._mint = mint
         self._users: dict[str, UserState] = {}
@@ -77,13 +87,16 @@ class Draft:
         self._ledger: list[LedgerRow] = []
         self._records: list[Record] = []
         self._denials: dict[tuple[str, str | None, str | None], int] = {}
+        self._docs: dict[tuple[Kind, str], DocPut | DocDrop] = {}
+        self._deliveries: dict[str, DeliveryPut] = {}
+        self._hushed: list[str] = []
 
     def user(self, subject: str) -> UserState:
         """Return a user's figures; one never seen gets a reference now."""
         user = self._users.get(subject)
         if user is None:
             if subject not in self.scene.users:
-                raise Missing(subject=subject)
+                raise Missing(lambda want: want.subjects.add(subject))
             user = self.scene.users[subject]
             if user is None:
                 user = self._users[subject] = UserState(self._mint(), Account(granted=None), fresh=True)
@@ -100,7 +113,7 @@ class Draft:
         if job in self._puts:
             return self._puts[job].job
         if job not in self.scene.jobs and claimed is None:
-            raise Missing(job=job)
+            raise Missing(lambda want: want.jobs.add(job))
         return self.scene.jobs.get(job, claimed)
 
     def key(self, subject: str, key: str) -> KeyRow | None:
@@ -110,15 +123,17 @@ class Draft:
     def need_key(self, subject: str, key: str) -> None:
         """Insist on knowing whether a key is bound: an answer that binds nothing does not prove it."""
         if (subject, key) not in self.scene.keys:
-            raise Missing(key=(subject, key))
+            raise Missing(lambda want: want.keys.add((subject, key)))
 
     def made(self, job: str) -> Job | None:
         """Return a job of this id if one is known to be there, without loading any."""
         return self._puts[job].job if job in self._puts else self.scene.jobs.get(job)
 
     def bind(self, subject: str, key: str, row: KeyRow) -> None:
-        """Bind a key that is free."""
-        self._keys[subject, key] = row
+        """Bind a key: one that is free, or (`over`) whatever it is. Taken for free once, it must be."""
+        before = self._keys.get((subject, key))
+        over = row.over and (before is None or before.over)
+        self._keys[subject, key] = replace(row, over=over)
 
     def post(
         self, subject: str, usage: Usage, entries: Sequence[Entry] = (), policy_version: str = ""
@@ -151,7 +166,84 @@ class Draft:
         self._drops[job.id] = JobDrop(
             job.id, before.expect if before else job.version, Remains.of(job).places
         )
+        self._forget(lambda delivery: delivery.job == job.id)
         self.wrote = True
+
+    # -- what lies beside the jobs -------------------------------------------------------------------
+
+    def doc(self, kind: Kind, name: str) -> Doc | None:
+        """Return a service key or an upload as it is in this draft."""
+        if (kind, name) in self._docs:
+            put = self._docs[kind, name]
+            return put.value if isinstance(put, DocPut) else None
+        if (kind, name) not in self.scene.docs:
+            raise Missing(lambda want: want.docs.add((kind, name)))
+        return self.scene.docs[kind, name]
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Return all endpoints as they are in this draft, oldest first."""
+        if self.scene.endpoints is None:
+            raise Missing(_endpoints)
+        return with_docs(self.scene.endpoints, self._docs.values())
+
+    def put_doc(self, value: Doc) -> None:
+        """Write a document. It is encoded first, as a job is."""
+        kind = KINDS[type(value)]
+        self._docs[kind, value.id] = DocPut(value, encode_doc(value))
+        self._count_hooks(kind)
+        self.wrote = True
+
+    def drop_doc(self, kind: Kind, name: str) -> None:
+        """Remove a document; with an endpoint go its deliveries."""
+        self._docs[kind, name] = DocDrop(kind, name)
+        if kind == "endpoint":
+            self._forget(lambda delivery: delivery.endpoint == name)
+        self._count_hooks(kind)
+        self.wrote = True
+
+    def _count_hooks(self, kind: Kind) -> None:
+        if kind == "endpoint":
+            self.tenant_doc = replace(self.tenant_doc, hooks=len(self.endpoints()))
+
+    def delivery(self, name: str) -> Delivery | None:
+        """Return a delivery as it is in this draft."""
+        if name in self._deliveries:
+            return self._deliveries[name].delivery
+        if name not in self.scene.deliveries:
+            raise Missing(lambda want: want.deliveries.add(name))
+        return self.scene.deliveries[name]
+
+    def told(self, name: str) -> bool:
+        """Whether this draft writes a delivery already: then no lease of before is worth anything."""
+        return name in self._deliveries
+
+    def news_of(self, ended: Job) -> list[Delivery]:
+        """Return what is to be told of a job's end. Asked before anything is written of it."""
+        if not self.tenant_doc.hooks:
+            return []
+        heard = [(each, webhooks.hears(each, ended)) for each in self.endpoints().values()]
+        return [webhooks.delivery(each, ended, event, self.now) for each, event in heard if event]
+
+    def queue(self, delivery: Delivery, *, fresh: bool = True, fence: int | None = None) -> None:
+        """Write a delivery, due when it says. One known to be there is not made again."""
+        before = self._deliveries.get(delivery.id)
+        if before is not None:
+            fresh, fence = before.fresh, before.fence
+        elif fresh and self.scene.deliveries.get(delivery.id) is not None:
+            return
+        put = DeliveryPut(delivery, encode_doc(delivery), delivery.due_at, fresh, fence)
+        self._deliveries[delivery.id] = put
+        self.wrote = True
+
+    def hush(self, endpoint: str) -> None:
+        """Let nothing be due that an endpoint was to be told so far; it is kept."""
+        self._hushed.append(endpoint)
+        for put in list(self._deliveries.values()):
+            if put.delivery.endpoint == endpoint:
+                self.queue(replace(put.delivery, due_at=None))
+
+    def _forget(self, of: Callable[[Delivery], bool]) -> None:
+        self._deliveries = {name: put for name, put in self._deliveries.items() if not of(put.delivery)}
 
     def say(self, subject: str | None, record: Record) -> None:
         """Add a line to the trail; equal denials of one caller become one line with a count."""
@@ -171,12 +263,13 @@ class Draft:
         if not self.wrote:
             return Change(tenant=self.tenant, now=self.now, expect=self.scene.state.version)
         version = self.scene.state.version + 1
-        head, link = self.doc.head, None
+        head, link = self.tenant_doc.head, None
         if self._records:
             rows = encode(self._records)
             head = chain.link(head or genesis(self.tenant), rows)
             link = TrailLink(version, self.now, head, rows)
-        doc = TenantDoc(self.account, head, self.now, self.doc.epoch, self.doc.anchor)
+        before = self.tenant_doc
+        doc = TenantDoc(self.account, head, self.now, before.epoch, before.anchor, before.f, before.hooks)
         return Change(
             tenant=self.tenant,
             now=self.now,
@@ -188,4 +281,22 @@ class Draft:
             keys=self._keys,
             ledger=self._ledger,
             link=link,
+            docs=list(self._docs.values()),
+            deliveries=list(self._deliveries.values()),
+            hushed=self._hushed,
         )
+
+
+def with_docs(endpoints: dict[str, Endpoint], docs: Iterable[DocPut | DocDrop]) -> dict[str, Endpoint]:
+    """Return endpoints with those put and without those dropped among documents."""
+    after = dict(endpoints)
+    for each in docs:
+        if isinstance(each, DocPut) and isinstance(each.value, Endpoint):
+            after[each.value.id] = each.value
+        elif isinstance(each, DocDrop) and each.kind == "endpoint":
+            after.pop(each.id, None)
+    return after
+
+
+def _endpoints(want: Want) -> None:
+    want.endpoints = True

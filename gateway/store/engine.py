@@ -8,7 +8,7 @@ batches, not longer queues. Reads go to the back end. Waiters are woken by name 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.crash import Hook, nowhere
@@ -44,8 +44,18 @@ from gateway.store.moves import (
     SayMove,
     SubmitMove,
 )
+from gateway.store.shelf_moves import (
+    ChangeEndpointMove,
+    DropUploadMove,
+    PutDeliveryMove,
+    PutKeyMove,
+    PutUploadMove,
+    RecordDeliveryMove,
+    RevokeKeyMove,
+)
 from policies import lifecycle
-from policies.model import Attempt, Deny, Job, Usage
+from policies.model import Attempt, Deny, Job, ServiceKey, Upload, Usage
+from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
     from gateway.audit import Chain, Record
@@ -82,7 +92,9 @@ class Engine:
         self._crash = crash
         self._seconds = seconds
         self._bell = Bell()
-        self._committer = Committer(backend, chain, self._bell, mint, observe, seconds)
+        self._outbox = asyncio.Event()
+        self._busy: Sequence[str] = ()
+        self._committer = Committer(backend, chain, self._bell, mint, observe, seconds, self._outbox.set)
         self._send = self._committer.send
         self._due = asyncio.Event()
         self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
@@ -104,7 +116,10 @@ class Engine:
     ) -> contract.Canceled | contract.Asked | contract.Ended | contract.Absent | contract.Denied:
         """End a queued job, or ask a running one's worker to."""
         move = CancelMove(tenant, job, count, record, by)
-        return await self._send(move)  # type: ignore[no-any-return]
+        answer = await self._send(move)
+        if move.queued:
+            self._crash("delivery_queued")
+        return answer  # type: ignore[no-any-return]
 
     async def erase(
         self, tenant: str, job: str, count: contract.Count, record: Record, *, by: str | None = None
@@ -128,6 +143,8 @@ class Engine:
         move = RecordMove(claim, end, record)
         answer = await self._send(move)
         self._crash("recorded")
+        if move.queued:
+            self._crash("delivery_queued")
         return answer  # type: ignore[no-any-return]
 
     async def count(self, tenant: str, subject: str, count: contract.Count) -> Usage | Deny:
@@ -178,8 +195,13 @@ class Engine:
             await self._send(move)
             links += await self.backend.cut(tenant, last.version)
         keys = await self.backend.drop_keys(now - max(retention.keys_ms, KEYS_KEPT_MS), budget)
+        over = now - retention.uploads_ms
+        moves = [DropUploadMove(tenant, upload, over) for tenant, upload in expired.uploads]
+        uploads = sum(await asyncio.gather(*(self._send(move) for move in moves)))
+        deliveries = await self.backend.shelf.drop_over(now - retention.deliveries_ms, budget)
         jobs = tuple(job for job in dropped if isinstance(job, Job))
-        return Swept(jobs, keys, links, more=len(expired.jobs) >= budget or keys >= budget or links >= budget)
+        more = max(len(expired.jobs), keys, links, len(expired.uploads), deliveries) >= budget
+        return Swept(jobs, keys, links, uploads, deliveries, more)
 
     async def remains(self, limit: int = 200) -> Sequence[Remains]:
         """Return what dropped jobs left behind, oldest first."""
@@ -188,6 +210,105 @@ class Engine:
     async def buried(self, remains: Sequence[Remains]) -> bool:
         """Forget remains whose blobs were deleted, once no text of theirs is in the store's files."""
         return await self.backend.bury(remains)
+
+    # -- service keys and uploads --------------------------------------------------------------------
+
+    async def put_key(
+        self, key: ServiceKey, count: contract.Count, record: Record, *, by: str
+    ) -> contract.Kept | contract.Denied:
+        """Keep a new service key."""
+        move = PutKeyMove(key, count, record, by)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def revoke_key(
+        self, tenant: str, key: str, count: contract.Count, record: Record, *, by: str
+    ) -> contract.Kept | contract.Absent | contract.Denied:
+        """Revoke a key, for ever."""
+        move = RevokeKeyMove(tenant, key, count, record, by)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def find_key(self, digest: str) -> ServiceKey | None:
+        """Return the key of a hash (hex), whatever its tenant."""
+        return await self.backend.shelf.key_of(digest)
+
+    async def list_keys(self, tenant: str) -> Sequence[ServiceKey]:
+        """Return all keys of a tenant, newest first."""
+        return await self.backend.shelf.keys(tenant)
+
+    async def put_upload(
+        self, upload: Upload, count: contract.Count, record: Record, *, key: contract.Key | None = None
+    ) -> contract.Kept | contract.Conflict | contract.Erased | contract.Denied:
+        """Keep what was declared of an upload, or return the one its key made before."""
+        move = PutUploadMove(upload, count, record, key)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def get_upload(self, tenant: str, upload: str) -> Upload | None:
+        """Return an upload of the tenant."""
+        return await self.backend.shelf.upload(tenant, upload)
+
+    async def drop_upload(self, tenant: str, upload: str) -> None:
+        """Forget an upload. Harmless twice."""
+        move = DropUploadMove(tenant, upload)
+        await self._send(move)
+
+    # -- webhooks ------------------------------------------------------------------------------------
+
+    async def change_endpoint(
+        self, tenant: str, change: contract.Endpoints, count: contract.Count, record: Record, *, by: str
+    ) -> contract.Kept | contract.Dropped | contract.Absent | contract.Denied:
+        """Put or drop one endpoint by a rule over all of the tenant's."""
+        move = ChangeEndpointMove(tenant, change, count, record, by)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def list_endpoints(self, tenant: str) -> Sequence[Endpoint]:
+        """Return all endpoints of the tenant, oldest first."""
+        return await self.backend.shelf.endpoints(tenant)
+
+    async def put_delivery(
+        self, delivery: Delivery, count: contract.Count, record: Record, *, by: str
+    ) -> contract.Kept | contract.Absent | contract.Denied:
+        """Make a delivery due: a new one (a test), or one of before again."""
+        move = PutDeliveryMove(delivery, count, record, by)
+        return await self._send(move)  # type: ignore[no-any-return]
+
+    async def get_delivery(self, tenant: str, delivery: str) -> Delivery | None:
+        """Return a delivery."""
+        return await self.backend.shelf.delivery(tenant, delivery)
+
+    async def list_deliveries(
+        self, tenant: str, endpoint: str, *, before: int | None, limit: int
+    ) -> contract.DeliveryPage:
+        """Return an endpoint's deliveries, newest first."""
+        return await self.backend.shelf.page(tenant, endpoint, before, limit)
+
+    async def claim_deliveries(
+        self, n: int, lease_ms: int, *, busy: Sequence[str] = (), each: int = 4
+    ) -> Sequence[contract.Notice]:
+        """Lease due deliveries, at most `each` an endpoint and none of `busy` endpoints, oldest due first."""
+        self._busy = tuple(busy)
+        now = self.backend.clock()
+        return await self.backend.shelf.claim(n, each, self._busy, now, now + lease_ms)
+
+    async def record_delivery(
+        self, notice: contract.Notice, told: contract.Told, record: Record | None = None
+    ) -> contract.Kept | Stale:
+        """Write down what came of a try, for the delivery and its endpoint, in one step."""
+        move = RecordDeliveryMove(notice, told, record)
+        answer = await self._send(move)
+        self._crash("delivery_recorded")
+        return answer  # type: ignore[no-any-return]
+
+    async def release_deliveries(self, notices: Sequence[contract.Notice], after_ms: int = 0) -> None:
+        """Make leased deliveries due again, untried."""
+        await self.backend.shelf.release(notices, self.backend.clock() + after_ms)
+        self._outbox.set()
+
+    async def deliveries_due(self, seconds: float) -> None:
+        """Return when there may be a delivery to claim, or when the time ran out.
+
+        What is due at endpoints that were busy at the last claim is waited for until one is recorded.
+        """
+        await self._until(self._outbox, lambda: self.backend.shelf.next_due(self._busy), seconds)
 
     # -- verbs that read -----------------------------------------------------------------------------
 
@@ -225,13 +346,19 @@ class Engine:
 
     async def work_due(self, seconds: float) -> None:
         """Return when there may be something to claim, or when the time ran out."""
-        self._due.clear()
-        due = await self.backend.next_due()
+        await self._until(self._due, self.backend.next_due, seconds)
+
+    async def _until(
+        self, event: asyncio.Event, next_due: Callable[[], Awaitable[int | None]], seconds: float
+    ) -> None:
+        """Wait for an event, for what is due next, or for the time to run out."""
+        event.clear()
+        due = await next_due()
         if due is not None:
             seconds = min(seconds, max(0.0, (due - self.backend.clock()) / 1000))
         try:
             async with asyncio.timeout(seconds):
-                await self._due.wait()
+                await event.wait()
         except TimeoutError:
             return
 

@@ -18,21 +18,26 @@ class Stored(NamedTuple):
     jobs: dict[tuple[str, str], int]
     fences: dict[tuple[str, str], int]
     keys: dict[tuple[str, str, str], int]
+    deliveries: dict[tuple[str, str], int]
 
 
 def verdict(change: Change, stored: Stored, taken: set[tuple[str, str]]) -> frozenset[str] | None:
-    """Return None for a change that may be written, else the jobs whose lease is lost (maybe none)."""
+    """Return None for a change that may be written, else whose lease is lost (maybe nobody's)."""
     tenant = change.tenant
     if change.expect is not None and stored.tenants.get(tenant, 0) != change.expect:
         return frozenset()
-    for subject, key in change.keys:
+    for (subject, key), row in change.keys.items():
         at = stored.keys.get((tenant, subject, key))
-        if at is not None and change.now - at < KEYS_KEPT_MS:
+        if at is not None and change.now - at < KEYS_KEPT_MS and not row.over:
             return frozenset()
     leased = [put for put in change.puts if put.fence is not None]
     lost = frozenset(put.job.id for put in leased if stored.fences.get((tenant, put.job.id)) != put.fence)
     expect = [(put.job.id, put.expect) for put in change.puts] + [(d.job, d.expect) for d in change.drops]
     stale = any((tenant, job) in taken or stored.jobs.get((tenant, job), 0) != v for job, v in expect)
+    if change.deliveries:
+        known = [(put, stored.deliveries.get((tenant, put.delivery.id))) for put in change.deliveries]
+        lost |= {put.delivery.id for put, fence in known if put.fence is not None and fence != put.fence}
+        stale |= any((fence is None) is not put.fresh for put, fence in known)
     return lost if lost or stale else None
 
 
@@ -44,4 +49,7 @@ def touched(change: Change) -> Want:
         subjects=set(change.users),
         jobs={put.job.id for put in change.puts} | {drop.job for drop in change.drops},
         keys=set(change.keys),
+        docs={(each.kind, each.id) for each in change.docs},
+        deliveries={put.delivery.id for put in change.deliveries},
+        endpoints=bool(change.docs or change.deliveries),
     )

@@ -7,7 +7,7 @@ state as it is. It decides first and writes last, and nothing after its first wr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
@@ -42,9 +42,12 @@ if TYPE_CHECKING:
     from gateway.audit import Record
     from gateway.store.backend import Anchor
     from gateway.store.draft import Draft
+    from policies.webhooks import Delivery
 
 GRANTS: Final = ""
 """The subject under which grants keep their keys: no caller can have it."""
+LOST: Final = frozenset({JobState.FAILED, JobState.BLOCKED, JobState.CANCELED})
+"""Ends after which a repeat makes a job anew."""
 
 
 class TenantMove(Protocol):
@@ -62,7 +65,7 @@ class TenantMove(Protocol):
         ...
 
 
-class _Move:
+class Move:
     """What all moves have: a tenant, somebody who waits, and perhaps a subject."""
 
     def __init__(self, tenant: str, subject: str | None = None) -> None:
@@ -76,7 +79,13 @@ class _Move:
             want.subjects.add(self.subject)
 
 
-class SubmitMove(_Move):
+def bound_now(draft: Draft, subject: str, key: Key) -> KeyRow | None:
+    """Return what a key is bound to, if it has not run out."""
+    bound = draft.key(subject, key.text)
+    return bound if bound is not None and draft.now - bound.at < KEYS_KEPT_MS else None
+
+
+class SubmitMove(Move):
     """Bind the key, decide, hold, store."""
 
     def __init__(self, job: Job, decide: Decide, record: Record, key: Key | None) -> None:
@@ -86,13 +95,18 @@ class SubmitMove(_Move):
         self._decide = decide
         self._record = record
 
+    def wants(self, want: Want) -> None:
+        """Want the subject's figures, and a key that must be known before anything is decided."""
+        super().wants(want)
+        if self.key is not None and self.key.mode == "attach":
+            want.keys.add((self.job.subject, self.key.text))
+
     def fold(self, draft: Draft) -> object:
         """Answer from the key if it is bound, else from the rule. A job that is there is not made again."""
         subject = self.job.subject
-        if self.key is not None:
-            bound = draft.key(subject, self.key.text)
-            if bound is not None and draft.now - bound.at < KEYS_KEPT_MS:
-                return self._replay(draft, bound, self.key)
+        before = self._before(draft, self.key) if self.key is not None else None
+        if before is not None:
+            return before
         usage = draft.usage(subject)
         made = draft.made(self.job.id)
         if made is not None:
@@ -101,24 +115,39 @@ class SubmitMove(_Move):
         if isinstance(answer, Deny):
             if self.key is not None:
                 draft.need_key(subject, self.key.text)
-            draft.say(subject, _denied(self._record, answer))
+            draft.say(subject, denied(self._record, answer))
             return Denied(answer, usage)
         job = lifecycle.accepted(self.job, draft.now, draft.user(subject).ref, answer.hold)
         draft.put(job, expect=0, due=draft.now)
         draft.post(subject, answer.usage, answer.entries, job.policy_version)
         if self.key is not None:
-            draft.bind(subject, self.key.text, KeyRow(self.key.fingerprint, job.id, draft.now))
+            over = self.key.mode != "once"
+            draft.bind(subject, self.key.text, KeyRow(self.key.fingerprint, job.id, draft.now, over))
         draft.say(subject, self._record)
         return Submitted(job, answer.usage)
 
-    def _replay(self, draft: Draft, bound: KeyRow, key: Key) -> object:
-        if bound.fingerprint != key.fingerprint:
+    def _before(self, draft: Draft, key: Key) -> object:
+        """Return what the key answers by itself, as its mode says; None where a job is to be made."""
+        subject = self.job.subject
+        if key.mode == "renew":
+            return None
+        if key.mode == "attach":
+            draft.need_key(subject, key.text)
+        bound = bound_now(draft, subject, key)
+        if bound is None:
+            return None
+        alike = bound.fingerprint == key.fingerprint
+        if key.mode == "once" and not alike:
             return Conflict()
+        if key.mode == "attach" and not (alike and draft.now - bound.at <= key.within_ms):
+            return None
         job = draft.job(bound.job)
-        return Replayed(job, draft.usage(self.job.subject)) if job else Erased()
+        if key.mode == "attach" and (job is None or job.state in LOST):
+            return None
+        return Replayed(job, draft.usage(subject)) if job else Erased()
 
 
-class _CallMove(_Move):
+class _CallMove(Move):
     """A caller's call on a job: counted against and told of whoever calls, the job's owner or an admin."""
 
     def __init__(self, tenant: str, job: str, count: Count, record: Record, by: str | None) -> None:
@@ -138,7 +167,7 @@ class _CallMove(_Move):
         usage = draft.usage(self._by(job))
         counted = self._count(usage, draft.now)
         if isinstance(counted, Deny):
-            draft.say(self._by(job), _denied(self._record, counted))
+            draft.say(self._by(job), denied(self._record, counted))
             return Denied(counted, usage)
         return counted
 
@@ -147,7 +176,9 @@ class _CallMove(_Move):
 
 
 class CancelMove(_CallMove):
-    """End a queued job; ask for the end of a running one."""
+    """End a queued job; ask for the end of a running one. `queued`: its end is to be told somebody."""
+
+    queued = False
 
     def fold(self, draft: Draft) -> object:
         """Move by the job's state as it is."""
@@ -165,11 +196,13 @@ class CancelMove(_CallMove):
         by = self._by(job)
         if job.state is JobState.QUEUED:
             ended = lifecycle.canceled(job, draft.now)
+            news = draft.news_of(ended)
             draft.put(ended, expect=job.version, due="drop")
             draft.post(by, counted)
             posted = quota.settle(draft.usage(job.subject), ended, 0)
             draft.post(job.subject, posted.usage, posted.entries, job.policy_version)
             draft.say(by, replace(self._record, job=job.id, code=str(ended.state)))
+            self.queued = _tell(draft, news)
             return Canceled(ended)
         asked = lifecycle.cancel_asked(job, draft.now)
         draft.put(asked, expect=job.version)
@@ -197,8 +230,10 @@ class EraseMove(_CallMove):
         return Gone(job)
 
 
-class RecordMove(_Move):
-    """End a leased job and settle its hold."""
+class RecordMove(Move):
+    """End a leased job and settle its hold. `queued`: its end is to be told somebody."""
+
+    queued = False
 
     def __init__(self, claim: Claim, end: End, record: Record) -> None:
         super().__init__(claim.job.tenant, claim.job.subject)
@@ -217,6 +252,7 @@ class RecordMove(_Move):
             draft.job(job.id)  # what was claimed may be old: ask for the job as it is, and decide again
             raise
         posted = quota.settle(draft.usage(job.subject), ended, ended.charged, ended.provider_cost)
+        news = draft.news_of(ended)
         draft.put(ended, expect=job.version, due="drop", fence=self.claim.fence)
         draft.post(job.subject, posted.usage, posted.entries, job.policy_version)
         code = ended.error.code if ended.error else str(ended.state)
@@ -224,10 +260,11 @@ class RecordMove(_Move):
             job.subject,
             replace(self._record, job=job.id, code=code, credits=ended.charged, policy=job.policy_version),
         )
+        self.queued = _tell(draft, news)
         return Recorded(ended)
 
 
-class GrantMove(_Move):
+class GrantMove(Move):
     """Give credits once per key."""
 
     def __init__(
@@ -260,7 +297,7 @@ class GrantMove(_Move):
         return Granted(posted.usage)
 
 
-class CountMove(_Move):
+class CountMove(Move):
     """Count a call against its window."""
 
     def __init__(self, tenant: str, subject: str, count: Count) -> None:
@@ -276,7 +313,7 @@ class CountMove(_Move):
         return counted
 
 
-class SayMove(_Move):
+class SayMove(Move):
     """Tell the trail something that changed nothing else."""
 
     def __init__(self, tenant: str, subject: str, record: Record) -> None:
@@ -289,7 +326,7 @@ class SayMove(_Move):
         return None
 
 
-class DropMove(_Move):
+class DropMove(Move):
     """Remove an ended job that is past its time."""
 
     def __init__(self, job: Job) -> None:
@@ -309,7 +346,7 @@ class DropMove(_Move):
         return job
 
 
-class AnchorMove(_Move):
+class AnchorMove(Move):
     """Remember where a trail that is about to be cut will begin."""
 
     def __init__(self, tenant: str, anchor: Anchor) -> None:
@@ -318,8 +355,8 @@ class AnchorMove(_Move):
 
     def fold(self, draft: Draft) -> object:
         """Set the anchor; it never moves back."""
-        if draft.doc.anchor is None or draft.doc.anchor.version < self._anchor.version:
-            draft.doc = replace(draft.doc, anchor=self._anchor)
+        if draft.tenant_doc.anchor is None or draft.tenant_doc.anchor.version < self._anchor.version:
+            draft.tenant_doc = replace(draft.tenant_doc, anchor=self._anchor)
             draft.wrote = True
         return None
 
@@ -350,5 +387,13 @@ class AttemptMove:
         return Begun(change.puts[0].job)
 
 
-def _denied(record: Record, deny: Deny) -> Record:
+def _tell(draft: Draft, news: Sequence[Delivery]) -> bool:
+    """Write down, with a job's end, who is to be told of it."""
+    for each in news:
+        draft.queue(each)
+    return bool(news)
+
+
+def denied(record: Record, deny: Deny) -> Record:
+    """Return the line that tells of a call's denial."""
     return replace(record, decision="deny", job=None, code=str(deny.reason), rule=deny.rule, credits=0)

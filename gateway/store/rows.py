@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from gateway.store import shelf_rows
 from gateway.store.backend import Change, TenantDoc, TenantState, UserState
 from gateway.store.contract import JobFilter, LedgerRow, Remains
 from policies.model import Account, Entry, Money
@@ -114,8 +115,8 @@ CHUNKS: Final = (64, 16, 4, 1)
 class Cursor(Protocol):
     """The one method of a connection that is used here."""
 
-    def execute(self, sql: str, values: Sequence[Any], /) -> object:
-        """Run a statement."""
+    def execute(self, sql: str, values: Sequence[Any], /) -> Iterable[Row]:
+        """Run a statement; return its rows."""
         ...
 
 
@@ -202,7 +203,8 @@ def writes(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
     )
     yield PUT_LEDGER, [_ledger_values(change.tenant, row) for change in kept for row in change.ledger]
     drops = [(change, drop) for change in changes for drop in change.drops]
-    yield PUT_GONE, [(change.tenant, drop.job, _text(drop.places), change.now) for change, drop in drops]
+    gone = [(change.tenant, drop.job, _text(drop.places), change.now) for change, drop in drops]
+    yield PUT_GONE, gone + shelf_rows.gone(kept)
     links = [(change.tenant, change.link) for change in kept if change.link is not None]
     yield PUT_LINKS, [(tenant, link.version, link.at, link.head, link.rows) for tenant, link in links]
 

@@ -57,7 +57,36 @@ CREATE TABLE queue (                  -- open jobs; a claim moves `due` to the e
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX queue_due ON queue (tenant, due);
 
-CREATE TABLE gone (                   -- jobs that were dropped and whose images may still be there
+CREATE TABLE docs (                   -- service keys, uploads, webhook endpoints: what is small and read by its id
+    tenant  TEXT NOT NULL,
+    kind    TEXT NOT NULL,            -- 'key', 'upload', 'endpoint'
+    id      TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    at      INTEGER NOT NULL,         -- when it was made; of an upload, when it expires
+    d       TEXT NOT NULL,
+    PRIMARY KEY (tenant, kind, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX docs_by_hash ON docs (d ->> '$.hash') WHERE kind = 'key';
+CREATE INDEX uploads_at ON docs (at) WHERE kind = 'upload';
+
+CREATE TABLE deliveries (             -- what endpoints are told; a claim moves `due` to the end of its lease
+    n        INTEGER PRIMARY KEY,     -- the order in which they were made: lists go by it
+    tenant   TEXT NOT NULL,
+    id       TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    job      TEXT,
+    due      INTEGER,                 -- null: nothing more is sent
+    fence    INTEGER NOT NULL,
+    created  INTEGER NOT NULL,
+    d        TEXT NOT NULL,
+    UNIQUE (tenant, id)
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (endpoint, due) WHERE due IS NOT NULL;
+CREATE INDEX deliveries_over ON deliveries (created) WHERE due IS NULL;
+CREATE INDEX deliveries_of_endpoint ON deliveries (tenant, endpoint, n);
+CREATE INDEX deliveries_of_job ON deliveries (tenant, job) WHERE job IS NOT NULL;
+
+CREATE TABLE gone (                   -- jobs and uploads that were dropped and whose images may still be there
     tenant TEXT NOT NULL,
     id     TEXT NOT NULL,
     places TEXT NOT NULL,             -- the folders its images were stored in, as a JSON array

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import apsw
-import msgspec
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import Refusal, StoreUnavailable
-from gateway.store import rows
+from gateway.store import rows, shelf_rows
 from gateway.store.backend import (
     SCHEMA,
     TURN_TENANTS,
@@ -31,19 +30,17 @@ from gateway.store.backend import (
     Change,
     Examined,
     Expired,
-    KeyRow,
     Loaded,
     Outcome,
     Refused,
-    TenantState,
-    UserState,
     Want,
-    decode_job,
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
 from gateway.store.guard import Stored, touched, verdict
 from gateway.store.lock import take
 from gateway.store.log import Log
+from gateway.store.reads import Reading, examine, load
+from gateway.store.shelf_sqlite import SqliteShelf
 from policies.model import Job
 
 SLOWEST_MS: Final = 2_000
@@ -52,8 +49,6 @@ WIPE_MS: Final = 50
 """How long emptying the log may wait for readers beside this process, while commits wait for it."""
 
 _T = TypeVar("_T")
-Read = Callable[[str, str], Job | None]
-"""From a job's id and its stored text to the job; None where that cannot be read."""
 
 
 class SqliteBackend:
@@ -74,8 +69,7 @@ class SqliteBackend:
     ) -> None:
         self.clock = clock
         self._crash = crash
-        self._tell = unreadable
-        self._told: set[str] = set()
+        self._reading = Reading(unreadable)
         self._served = 0
         self._closed = False
         self._lock = None if read_only else take(path)
@@ -96,11 +90,12 @@ class SqliteBackend:
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="store-lists")
         log = Log(self._empty_log, self._restart_log, self._aside.submit, self._thread.submit)
         self._writer.set_wal_hook(log.grew)
+        self.shelf = SqliteShelf(self._reader, self._writer, self._write, _faults, self._reading)
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""
         with _faults(), self._reader:
-            loaded = [_load(self._reader, want, self._read) for want in wants]
+            loaded = [load(self._reader, want, self._reading) for want in wants]
         return loaded  # noqa: RET504 - the library's context manager may swallow, for a type checker
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
@@ -130,14 +125,14 @@ class SqliteBackend:
         """Return one job."""
         with _faults():
             text = _one(self._reader, "SELECT d FROM jobs WHERE tenant = ? AND id = ?", (tenant, job))
-        return None if text is None else self._read(job, text)
+        return None if text is None else self._reading.job(job, text)
 
     async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
         """Return jobs newest first; one row more than asked tells whether there are older ones."""
         sql, values = rows.page_query(tenant, where, before, limit + 1)
         found = await self._on_thread(lambda: _all(self._lister, sql, values), self._aside)
         more = found[limit - 1][0] if len(found) > limit else None
-        return Page(self._readable([row[1:] for row in found[:limit]]), more)
+        return Page(self._reading.jobs([row[1:] for row in found[:limit]]), more)
 
     async def position(self, tenant: str, job: str) -> int:
         """Return how many queued jobs of the tenant are older."""
@@ -171,17 +166,20 @@ class SqliteBackend:
     async def examine(self, tenant: str) -> Examined:
         """Return everything of a tenant, of one moment."""
         with _faults(), self._reader:
-            examined = _examine(self._reader, tenant, self._read)
+            examined = examine(self._reader, tenant, self._reading)
         return examined  # noqa: RET504 - as above
 
     async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
-        """Return ended jobs and trail links that are past their time."""
+        """Return ended jobs, trail links and uploads that are past their time."""
+        uploads_at = now - retention.uploads_ms
         with _faults():
+            uploads = _all(self._reader, shelf_rows.EXPIRED_UPLOADS, (uploads_at, budget))
             jobs = _all(self._reader, rows.EXPIRED_JOBS, (now - retention.jobs_ms, budget))
             cuts = _all(self._reader, rows.EXPIRED_LINKS, (budget, now - retention.trail_ms))
         return Expired(
-            self._readable(jobs),
+            self._reading.jobs(jobs),
             {tenant: TrailLink(v, at, head, b"") for tenant, v, at, head in cuts},
+            tuple((tenant, upload) for tenant, upload in uploads),
         )
 
     async def cut(self, tenant: str, version: int) -> int:
@@ -301,12 +299,22 @@ class SqliteBackend:
             rows.insert(self._writer, sql, values)
         for sql, values in rows.updates(good):
             self._writer.executemany(sql, values)
+        if any(change.beside for change in good):
+            self._write_shelf(good)
         if any(put.expect == 0 for change in good for put in change.puts):
             self._crash("held")
         return [
-            Applied() if lost is None else Refused(_load(self._writer, touched(change), self._read), lost)
+            Applied() if lost is None else Refused(load(self._writer, touched(change), self._reading), lost)
             for change, lost in zip(changes, verdicts, strict=True)
         ]
+
+    def _write_shelf(self, good: Sequence[Change]) -> None:
+        for sql, values in shelf_rows.before(good):
+            self._writer.executemany(sql, values)
+        for sql, values in shelf_rows.writes(good):
+            rows.insert(self._writer, sql, values)
+        for sql, values in shelf_rows.updates(good):
+            self._writer.executemany(sql, values)
 
     def _stored(self, changes: Sequence[Change]) -> Stored:
         """Return what is there of all that changes touch: a statement a table, however many tenants."""
@@ -315,11 +323,13 @@ class SqliteBackend:
         jobs += [(c.tenant, drop.job) for c in changes for drop in c.drops]
         leased = [(c.tenant, put.job.id) for c in changes for put in c.puts if put.fence is not None]
         keys = [(c.tenant, subject, key) for c in changes for subject, key in c.keys]
+        told = [(c.tenant, put.delivery.id) for c in changes for put in c.deliveries]
         return Stored(
             tenants=dict(self._found(rows.TENANT_VERSIONS, tenants)),
             jobs={(tenant, job): v for tenant, job, v in self._found(rows.VERSIONS, jobs)},
             fences={(tenant, job): fence for tenant, job, fence in self._found(rows.FENCES, leased)},
             keys={(tenant, subject, key): at for tenant, subject, key, at in self._found(rows.KEYS_AT, keys)},
+            deliveries={(tenant, n): fence for tenant, n, fence in self._found(shelf_rows.FENCES, told)},
         )
 
     def _found(self, sql: str, names: Sequence[object]) -> list[rows.Row]:
@@ -353,7 +363,7 @@ class SqliteBackend:
         claims: list[Claim] = []
         while len(claims) < n:
             found = _all(self._writer, rows.DUE, (tenant, now, n - len(claims)))
-            jobs = [(name, self._read(name, text), fence + 1) for name, text, fence in found]
+            jobs = [(name, self._reading.job(name, text), fence + 1) for name, text, fence in found]
             leases = [(until if job else now + UNREADABLE_MS, at, tenant, name) for name, job, at in jobs]
             self._writer.executemany(rows.LEASE, leases)
             claims += [Claim(job, fence) for _name, job, fence in jobs if job is not None]
@@ -367,21 +377,6 @@ class SqliteBackend:
             if not self._changed(sql, (due, claim.job.tenant, claim.job.id, claim.fence)):
                 lost.add(claim.job.id)
         return frozenset(lost)
-
-    # -- jobs as they are stored ---------------------------------------------------------------------
-
-    def _read(self, job: str, text: str) -> Job | None:
-        try:
-            return decode_job(text)
-        except msgspec.DecodeError:
-            if job not in self._told:
-                self._told.add(job)
-                self._tell(job)
-            return None
-
-    def _readable(self, found: Sequence[rows.Row]) -> tuple[Job, ...]:
-        jobs = (self._read(name, text) for name, text in found)
-        return tuple(job for job in jobs if job is not None)
 
 
 class _faults:  # noqa: N801 - reads as a statement
@@ -441,54 +436,13 @@ def _reclaim(connection: apsw.Connection, now: int) -> None:
     with connection:
         connection.execute("UPDATE queue SET due = min(due, ?), fence = fence + 1", (now,))
         connection.execute("UPDATE turns SET at = min(at, ?), served = 0", (now,))
+        connection.execute(shelf_rows.RECLAIM)
 
 
 def _all(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> list[rows.Row]:
     return list(connection.execute(sql, values))
 
 
-def _first(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> rows.Row | None:
-    return connection.execute(sql, values).fetchone()
-
-
 def _one(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> Any:
     """Return the first column of the first row, or None."""
     return connection.execute(sql, values).get
-
-
-def _load(connection: apsw.Connection, want: Want, read: Read) -> Loaded:
-    loaded = Loaded(users={}, jobs={}, keys={})
-    if want.state:
-        row = _first(connection, "SELECT v, d FROM tenants WHERE tenant = ?", (want.tenant,))
-        loaded.state = rows.tenant_state(row) if row else TenantState()
-    if want.subjects:
-        found = _all(connection, rows.USERS, (want.tenant, rows.names(want.subjects)))
-        loaded.users = {subject: rows.user_state(ref, text) for subject, ref, text in found}
-    if want.jobs:
-        found = _all(connection, rows.JOBS, (want.tenant, rows.names(want.jobs)))
-        loaded.jobs = dict.fromkeys(want.jobs) | {job: read(job, text) for job, text in found}
-    for subject, key in want.keys:
-        row = _first(connection, rows.KEY, (want.tenant, subject, key))
-        if row:
-            loaded.keys[subject, key] = KeyRow(*row)
-    return loaded
-
-
-def _examine(connection: apsw.Connection, tenant: str, read: Read) -> Examined:
-    row = _first(connection, "SELECT v, d FROM tenants WHERE tenant = ?", (tenant,))
-    users: dict[str, UserState] = {
-        subject: rows.user_state(ref, text)
-        for subject, ref, text in _all(connection, rows.ALL_USERS, (tenant,))
-    }
-    jobs = {job: read(job, text) for job, text in _all(connection, rows.ALL_JOBS, (tenant,))}
-    return Examined(
-        state=rows.tenant_state(row) if row else TenantState(),
-        users=users,
-        ledger=tuple(rows.ledger_row(each) for each in _all(connection, rows.WHOLE_LEDGER, (tenant,))),
-        jobs=tuple(job for job in jobs.values() if job is not None),
-        queued=frozenset(
-            job for (job,) in _all(connection, "SELECT id FROM queue WHERE tenant = ?", (tenant,))
-        ),
-        links=tuple(TrailLink(*each) for each in _all(connection, rows.LINKS_UP, (tenant, 0, -1))),
-        unreadable=frozenset(name for name, job in jobs.items() if job is None),
-    )
