@@ -46,10 +46,14 @@ class Cut(enum.StrEnum):
 
 
 class WireFailure(Struct, frozen=True):
-    """No whole answer. `detail` is for the operator's log and never holds upstream text."""
+    """No whole answer. `detail` is for the operator's log and never holds upstream text.
+
+    `status` is that of an answer whose body was larger than was asked for.
+    """
 
     cut: Cut
     detail: str = ""
+    status: int | None = None
 
     @property
     def sent(self) -> bool:

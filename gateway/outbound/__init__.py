@@ -242,7 +242,7 @@ class Outbound:
                 trip.abort()  # first, or closing would wait for the peer
             await response.aclose()
         if body is None:
-            return WireFailure(Cut.TOO_LARGE)
+            return WireFailure(Cut.TOO_LARGE, status=response.status_code)
         answer = WireResponse(response.status_code, dict(response.headers), body)
         return (
             answer if request.credential is None else _masked(answer, self._credentials[request.credential])
