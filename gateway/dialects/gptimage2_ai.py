@@ -232,7 +232,7 @@ class GptImage2Ai:
         """Submit a job."""
         if self._parts.lifetime.draining:
             raise Problem("draining")
-        body = await read_object(exchange)
+        body = await _object(exchange)
         try:
             request = request_of(body)
         except Flawed as flawed:
@@ -297,6 +297,16 @@ class GptImage2Ai:
             exchange.usage = await self._jobs.usage(exchange.caller)
             body |= self._balance(exchange, exchange.usage)
         return tell(body, status, refusal_headers(problem))
+
+
+async def _object(exchange: Exchange) -> dict[str, object]:
+    """Return the body; one that is no object is a mistake of the whole, wherever it lies."""
+    try:
+        return await read_object(exchange)
+    except Problem as problem:
+        if problem.flaws:
+            raise Problem(problem.code) from None
+        raise
 
 
 def _refused(code: str) -> Answer:

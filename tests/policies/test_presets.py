@@ -10,7 +10,7 @@ import pytest
 from gateway.policy import read_bundle
 from gateway.providers import KINDS, open_adapter
 from policies.bundle import Bundle
-from policies.model import Deny, JobRequest, Quality, Reason
+from policies.model import Deny, InputRef, JobRequest, Quality, Reason
 from policies.pricing import Quote, quote
 from policies.prompts import Judged, compile_rules, judge_request
 from policies.routing import Offer, Resolved, resolve
@@ -69,7 +69,7 @@ def test_plans_are_the_table(preset: Bundle) -> None:
     }
     assert [plan.final_prompt for plan in preset.plans.values()] == [False, True, True]
     assert [len(plan.dialects) for plan in preset.plans.values()] == [1, 4, 4]
-    assert {plan.links for plan in preset.plans.values()} == {"signed"}
+    assert [plan.links for plan in preset.plans.values()] == ["signed", None, None]
     assert [plan.models[-1] for plan in preset.plans.values()] == ["quick", "quick", "fine"]
     assert {plan.models[0] for plan in preset.plans.values()} == {"standard"}
 
@@ -99,6 +99,14 @@ def test_every_combination_is_made(preset: Bundle, kind: str) -> None:
         request = JobRequest("a cat", model=model, size=size, quality=quality)
         assert isinstance(resolve(request, preset.plans["max"], preset, offers), Resolved)
         assert isinstance(quote(preset.prices, size, quality, 10), Quote)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_makes_edits(preset: Bundle, kind: str) -> None:
+    """With any kind alone, `standard` is edited from as many images as the plan allows."""
+    offers = [Offer("only", kind, open_adapter(kind, None).capabilities)]
+    request = JobRequest("a cat", "edit", inputs=(InputRef(upload="u"),) * 4)
+    assert isinstance(resolve(request, preset.plans["max"], preset, offers), Resolved)
 
 
 def test_routes_end_in_the_sandbox(preset: Bundle) -> None:
