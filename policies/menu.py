@@ -28,10 +28,12 @@ class SizeOffer(Struct, frozen=True):
 
 
 class LimitsOffer(Struct, frozen=True):
-    """The plan's bounds on one request."""
+    """The bounds on one request. `inputs` are an edit's images; without edits 0, and no mask."""
 
     count: int
     prompt: int
+    inputs: int = 0
+    mask: bool = False
 
 
 class ModelOffer(Struct, frozen=True):
@@ -60,21 +62,29 @@ def _model(bundle: Bundle, alias: str, ways: tuple[Way, ...], plan: Plan) -> Mod
     sizes = tuple(_size(bundle, row, qualities) for row in model.sizes if any(w.draws(row) for w in ways))
     if not sizes:
         return None
+    operations = _operations(model, ways, plan)
     return ModelOffer(
         id=alias,
         created=model.created,
-        operations=_operations(model, ways),
+        operations=operations,
         sizes=sizes,
         qualities=qualities,
         formats=tuple(f for f in model.formats if any(f in way.can.formats for way in ways)),
         backgrounds=tuple(b for b in model.backgrounds if any(b in way.can.backgrounds for way in ways)),
         prices=sizes[0].prices,
-        limits=LimitsOffer(plan.count, plan.prompt),
+        limits=_limits(plan, ways if "edit" in operations else ()),
     )
 
 
-def _operations(model: Model, ways: tuple[Way, ...]) -> tuple[Operation, ...]:
-    return tuple(o for o in model.operations if any(o in way.can.operations for way in ways))
+def _operations(model: Model, ways: tuple[Way, ...], plan: Plan) -> tuple[Operation, ...]:
+    able = (o for o in model.operations if any(o in way.can.operations for way in ways))
+    return tuple(o for o in able if o != "edit" or plan.inputs)
+
+
+def _limits(plan: Plan, editors: tuple[Way, ...]) -> LimitsOffer:
+    most = max((way.can.max_inputs for way in editors), default=0)
+    masks = any(way.can.mask is not None for way in editors)
+    return LimitsOffer(plan.count, plan.prompt, min(plan.inputs, most), masks)
 
 
 def _size(bundle: Bundle, row: SizeRow, qualities: tuple[Quality, ...]) -> SizeOffer:

@@ -194,8 +194,25 @@ def _seed(way: Way, ask: Ask) -> bool:
     return ask.request.seed is None or "seed" in way.can.native
 
 
-# In the order in which a caller is told; what is droppable comes last, with what stands in its place.
+def _operation(way: Way, ask: Ask) -> bool:
+    operation = ask.request.operation
+    return operation in way.can.operations and operation in ask.model.operations
+
+
+def _inputs(way: Way, ask: Ask) -> bool:
+    return len(ask.request.inputs) <= way.can.max_inputs
+
+
+def _mask(way: Way, ask: Ask) -> bool:
+    return ask.request.mask is None or way.can.mask is not None
+
+
+# In the order in which a caller is told; what is droppable comes last, with what stands in its place. A
+# mask never is: without it the whole picture would change, and be paid for.
 _DEMANDS: Final[tuple[tuple[str, Callable[[Way, Ask], bool]], ...]] = (
+    ("operation", _operation),
+    ("inputs", _inputs),
+    ("mask", _mask),
     ("size", lambda way, ask: way.draws(ask.row)),
     ("quality", _quality),
     ("prompt", lambda way, ask: way.holds(ask.words)),
@@ -229,6 +246,12 @@ def _unfit(field: str, able: Callable[[Way, Ask], bool], ways: tuple[Way, ...], 
         return _unsupported("prompt", f"The prompt with its hints is over the {most} characters that fit.")
     if field == "seed":
         return _unsupported("seed", f"No configured provider of {ask.alias} takes a seed. Leave it out.")
+    if field == "inputs":
+        most = max(way.can.max_inputs for way in ways)
+        return _unsupported("inputs", f"No configured provider of {ask.alias} takes over {most} images here.")
+    if field == "mask":
+        told = "Leave it out, and say in the prompt what is to change."
+        return _unsupported("mask", f"No configured provider of {ask.alias} takes a mask. {told}")
     choice: Iterable[str]
     if field == "size":
         rows = [row for row in ask.model.sizes if any(way.draws(row) for way in ways)]
@@ -250,7 +273,12 @@ def _unfit(field: str, able: Callable[[Way, Ask], bool], ways: tuple[Way, ...], 
     )
 
 
-_LISTS: Final = {"quality": "qualities", "format": "formats", "background": "backgrounds"}
+_LISTS: Final = {
+    "operation": "operations",
+    "quality": "qualities",
+    "format": "formats",
+    "background": "backgrounds",
+}
 
 
 def _offer(choice: Iterable[str]) -> str:
@@ -264,9 +292,9 @@ def _unsupported(field: str, detail: str) -> Deny:
 
 def may_ask(request: JobRequest, plan: Plan, alias: str, bundle: Bundle) -> Deny | None:
     """Return why a request is refused before any provider is looked at; None where it is not."""
-    if request.size is not None and request.aspect_ratio is not None:
-        detail = "Send size or aspect_ratio, not both."
-        return Deny(Reason.INVALID_REQUEST, detail, flaws=(Flaw("/aspect_ratio", detail),))
+    flaws = _flaws(request, plan)
+    if flaws:
+        return Deny(Reason.INVALID_REQUEST, flaws[0].detail, flaws=flaws)
     if alias not in bundle.models:
         near = difflib.get_close_matches(alias, plan.models, 1)
         hint = f" Did you mean {near[0]}?" if near else _offer(plan.models)
@@ -277,9 +305,32 @@ def may_ask(request: JobRequest, plan: Plan, alias: str, bundle: Bundle) -> Deny
         return Deny(Reason.PLAN_REQUIRED, f"The plan allows {plan.count} images a job.")
     if plan.styles is not None and request.style is not None and request.style not in plan.styles:
         return Deny(Reason.PLAN_REQUIRED, f"The plan does not include the style {request.style}.")
-    if request.operation != "generate" or request.inputs or request.mask is not None:
-        return _unsupported("operation", "Edits are not offered by any configured model.")
+    if len(request.inputs) > plan.inputs:
+        allowed = f"{plan.inputs} images an edit" if plan.inputs else "no edits"
+        return Deny(Reason.PLAN_REQUIRED, f"The plan allows {allowed}.")
     return None
+
+
+def _flaws(request: JobRequest, plan: Plan) -> tuple[Flaw, ...]:
+    """Return what contradicts itself in a request, whatever is configured."""
+    flaws = []
+    if request.size is not None and request.aspect_ratio is not None:
+        flaws.append(Flaw("/aspect_ratio", "Send size or aspect_ratio, not both."))
+    if request.operation == "edit" and not request.inputs:
+        most = max(plan.inputs, 1)
+        images = "one image" if most == 1 else f"one to {most} images"
+        told = "upload them at POST /v1/uploads or give their https URLs"
+        flaws.append(Flaw("/inputs", f"An edit needs {images}: {told}."))
+    if request.operation == "generate" and request.inputs:
+        flaws.append(Flaw("/inputs", "Only an edit takes images. Send operation edit, or leave them out."))
+    if request.operation == "generate" and request.mask is not None:
+        flaws.append(Flaw("/mask", "Only an edit takes a mask. Send operation edit, or leave it out."))
+    for at, given in enumerate(request.inputs):
+        if (given.upload is None) == (given.url is None):
+            flaws.append(Flaw(f"/inputs/{at}", "Send upload or url, one of them."))
+    if request.mask is not None and (request.mask.upload is None or request.mask.url is not None):
+        flaws.append(Flaw("/mask", "Send the upload of a mask: upload it at POST /v1/uploads."))
+    return tuple(flaws)
 
 
 class Router:

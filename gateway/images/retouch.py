@@ -49,7 +49,8 @@ def retouch(
     after = _colored(before.convert("RGB"), prompt, seed)
     for at, data in enumerate(inputs[1 : 1 + _PRINTS]):
         _print(after, pixels(data)[1], at)
-    _frame(after)
+    if hole is None:
+        _frame(after)
     caption(after, prompt, f"{width} x {height}  ·  seed {seed}  ·  edited by the Safelight sandbox")
     if before.mode == "RGBA":
         after.putalpha(before.getchannel("A"))

@@ -86,14 +86,24 @@ def inline(value: object) -> bytes | None:
         return None
 
 
-def image_at(value: object, seed_text: str | None = None) -> Image | None:
-    """Return an image to be fetched from a link. The request never carries a key."""
+def link(value: object) -> str | None:
+    """Return an address an upstream names, for `outbound` to judge; it never gets a key."""
     if not isinstance(value, str) or len(value) > _MAX_LINK or not value.isprintable():
         return None
-    if not value.startswith(("https://", "http://")):
+    return value if value.startswith(("https://", "http://")) else None
+
+
+def image_at(value: object, seed_text: str | None = None) -> Image | None:
+    """Return an image to be fetched from a link. The request never carries a key."""
+    url = link(value)
+    if url is None:
         return None
-    fetch = WireRequest("GET", value, seconds=IMAGE_SECONDS, max_bytes=IMAGE_BYTES)
-    return Image(fetch=fetch, seed=seed_text)
+    return Image(fetch=WireRequest("GET", url, seconds=IMAGE_SECONDS, max_bytes=IMAGE_BYTES), seed=seed_text)
+
+
+def file_name(value: object) -> str | None:
+    """Return what an upstream calls a file that was handed to it; it goes back in a JSON body only."""
+    return value if isinstance(value, str) and 0 < len(value) <= 512 and value.isprintable() else None
 
 
 def read_image(answer: Wire) -> Reading:

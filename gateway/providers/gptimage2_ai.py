@@ -3,7 +3,8 @@
 A poll answers 202 while the job runs and 200 for success *and* failure, so the body's `status` decides
 and the HTTP code does not. Refusals have no state of their own: they are failures whose code says so,
 and the list of codes is not published. An idempotency key is advised but no header is named: one is
-sent, and nothing relies on it.
+sent, and nothing relies on it. Pictures of an edit are fetched by the upstream from links; how many it
+takes is not stated.
 """
 
 from __future__ import annotations
@@ -56,12 +57,15 @@ class GptImage2Ai:
     kind: str = "gptimage2_ai"
     hosts: tuple[str, ...] = ()
     capabilities = Capabilities(
+        operations=frozenset({"generate", "edit"}),
         ratios=frozenset({"1:1", "16:9", "9:16", "4:3", "3:4"}),
         qualities=frozenset({"medium"}),
         native=frozenset({"style", "lighting", "camera", "negative"}),
         styles=STYLES,
         max_count=4,
         asynchronous=True,
+        inputs="url",
+        max_inputs=4,
     )
 
     def __init__(self, base_url: str | None = None) -> None:
@@ -74,7 +78,7 @@ class GptImage2Ai:
     def build(self, task: Task) -> WireRequest:
         """Return the call that starts a job."""
         body: dict[str, object] = {
-            "mode": "text-to-image",
+            "mode": "image-to-image" if task.operation == "edit" else "text-to-image",
             "prompt": task.prompt,
             "ratio": task.ratio,
             "count": task.count,
@@ -82,6 +86,7 @@ class GptImage2Ai:
             "lighting": task.lighting,
             "camera": task.camera,
             "negative": task.negative,
+            "imageUrls": [each.url for each in task.inputs] or None,
         }
         return WireRequest(
             "POST",

@@ -2,16 +2,18 @@
 
 The same `Idempotency-Key` brings back the existing generation, so a submit may answer with any state and
 is read as a poll is. The document names 600 requests an hour for a key, polls included: how often to ask
-follows from what the answer says is left. 422 means the prompt was blocked, and only that.
+follows from what the answer says is left. 422 means the prompt was blocked, and only that. Pictures of an
+edit are handed over first: announced here, then put where the answer says, without the key.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.providers.adapter import (
     Failed,
     Finished,
+    Handed,
     Image,
     Reading,
     Refused,
@@ -22,13 +24,16 @@ from gateway.providers.adapter import (
     retry_after_ms,
 )
 from gateway.providers.answers import (
+    IMAGE_SECONDS,
     STATUS_BYTES,
     STATUS_SECONDS,
     encode,
+    file_name,
     finished,
     image_at,
     items,
     job_id,
+    link,
     mapping,
     read_image,
     word,
@@ -36,6 +41,9 @@ from gateway.providers.answers import (
 from gateway.wire import Wire, WireRequest, WireResponse
 from policies.retry import Failure, Phase
 from policies.routing import Capabilities
+
+if TYPE_CHECKING:
+    from gateway.providers.adapter import Input
 
 BASE_URL: Final = "https://gptimage2.plus/api/v1"
 
@@ -53,12 +61,15 @@ class GptImage2Plus:
     kind: str = "gptimage2_plus"
     hosts: tuple[str, ...] = ()
     capabilities = Capabilities(
+        operations=frozenset({"generate", "edit"}),
         sizes=frozenset({"1024x1024", "1024x1536", "1536x1024"}),
         formats=frozenset({"png", "webp"}),
         max_count=4,
         max_prompt=4000,
         asynchronous=True,
         idempotent=True,
+        inputs="upload",
+        max_inputs=4,
     )
 
     def __init__(self, base_url: str | None = None) -> None:
@@ -72,10 +83,11 @@ class GptImage2Plus:
         """Return the call that starts a generation, or finds the one already started under this key."""
         body: dict[str, object] = {
             "prompt": task.prompt,
-            "type": "text2img",
+            "type": "edit" if task.operation == "edit" else "text2img",
             "size": task.size,
             "quality": task.quality,
             "n": task.count,
+            "inputImageKeys": [each.name for each in task.inputs] or None,
         }
         return WireRequest(
             "POST",
@@ -86,6 +98,36 @@ class GptImage2Plus:
             seconds=min(task.limit_seconds, STATUS_SECONDS),
             max_bytes=STATUS_BYTES,
         )
+
+    def announce(self, task: Task, at: int) -> WireRequest:
+        """Return the request that asks where the picture at an index may be put."""
+        given = task.inputs[at]
+        body: dict[str, object] = {
+            "filename": f"image-{at}.{given.media_type.removeprefix('image/')}",
+            "contentType": given.media_type,
+            "size": len(given.data),
+        }
+        return WireRequest(
+            "POST",
+            f"{self.base_url}/upload",
+            headers=(("Content-Type", "application/json"), ("Idempotency-Key", f"{task.key}-in{at}")),
+            body=encode(body),
+            credential=task.entry,
+            seconds=STATUS_SECONDS,
+            max_bytes=STATUS_BYTES,
+        )
+
+    def handed(self, answer: Wire, task: Task, at: int) -> Handed | Failed:
+        """Say what the answer to it means. Total. Nothing was paid, so what is not known may be repeated."""
+        fault = read_fault(answer)
+        if fault is None and isinstance(answer, WireResponse):
+            body = read_json(answer) or {}
+            name, url = file_name(body.get("key")), link(body.get("url"))
+            if name is not None and url is not None:
+                return Handed(name, _put(url, task.inputs[at]))
+        if fault is None or fault.kind in (Failure.UNKNOWN, Failure.MALFORMED):
+            return Failed(Failure.UNREACHABLE)
+        return fault
 
     def read(self, answer: Wire, phase: Phase, task: Task) -> Reading:
         """Say what an answer means. Total: whatever bytes come, a `Reading` goes."""
@@ -127,6 +169,18 @@ class GptImage2Plus:
             seconds=STATUS_SECONDS,
             max_bytes=STATUS_BYTES,
         )
+
+
+def _put(url: str, given: Input) -> WireRequest:
+    """Return the request that carries a picture to storage, which is not the upstream's own host."""
+    return WireRequest(
+        "PUT",
+        url,
+        headers=(("Content-Type", given.media_type),),
+        body=given.data,
+        seconds=IMAGE_SECONDS,
+        max_bytes=STATUS_BYTES,
+    )
 
 
 def _fault(status: int, fault: Failed, phase: Phase) -> Failed:

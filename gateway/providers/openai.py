@@ -2,8 +2,9 @@
 
 One synchronous call makes the images and answers with them inline. There is no idempotency key and no
 job to ask again: what is cut off is lost and may be billed. Only fields that every current model takes
-are sent; `response_format` and `style` are refused by them. Servers that speak the same API are reached
-through `base_url`; some of those answer with links instead of bytes.
+are sent; `response_format` and `style` are refused by them. An edit is a form with files, whose mask has
+holes where the picture changes. Servers that speak the same API are reached through `base_url`; some of
+those answer with links instead of bytes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from gateway.providers.answers import (
     read_image,
     word,
 )
+from gateway.providers.multipart import File, form
 from gateway.wire import Wire, WireRequest, WireResponse
 from policies.model import EXACT, Money
 from policies.retry import Failure, Phase
@@ -76,11 +78,15 @@ class OpenAI:
     kind: str = "openai"
     hosts: tuple[str, ...] = ()
     capabilities = Capabilities(
+        operations=frozenset({"generate", "edit"}),
         sizes=SIZES,
         formats=frozenset({"png", "jpeg", "webp"}),
         backgrounds=frozenset({"auto", "transparent", "opaque"}),
         max_count=10,
         max_prompt=32_000,
+        inputs="bytes",
+        max_inputs=16,
+        mask="clear",
     )
 
     def __init__(self, base_url: str | None = None) -> None:
@@ -102,11 +108,15 @@ class OpenAI:
             "output_format": task.format,
             "safety_identifier": task.user,
         }
+        path, media_type, data = "generations", "application/json", b""
+        if task.operation == "edit":
+            path = "edits"
+            media_type, data = form(list(body.items()), _files(task))
         return WireRequest(
             "POST",
-            f"{self.base_url}/images/generations",
-            headers=(("Content-Type", "application/json"), ("Accept", "application/json")),
-            body=encode(body),
+            f"{self.base_url}/images/{path}",
+            headers=(("Content-Type", media_type), ("Accept", "application/json")),
+            body=data or encode(body),
             credential=task.entry,
             seconds=task.limit_seconds,
         )
@@ -124,6 +134,17 @@ class OpenAI:
             if images:
                 return Finished(images, _cost(body.get("usage"), task.model))
         return _refusal(mapping(body.get("error"))) or fault or Failed(Failure.MALFORMED)
+
+
+def _files(task: Task) -> list[File]:
+    """Return an edit's files: the pictures in order, and the mask over the first of them."""
+    files = [
+        File("image[]", f"image-{at}.{each.media_type.removeprefix('image/')}", each.media_type, each.data)
+        for at, each in enumerate(task.inputs)
+    ]
+    if task.mask is not None:
+        files.append(File("mask", "mask.png", task.mask.media_type, task.mask.data))
+    return files
 
 
 def _fault(answer: Wire) -> Failed | None:

@@ -48,7 +48,7 @@ _MARK: Final = re.compile(r"\[\[(fail|busy|refuse|garbage|slow|partial)(?: (\d{1
 
 
 class _Ask(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a request: what to draw, and how often."""
+    """The body of a request: what to draw or to edit, and how often. Pictures are base64 on the wire."""
 
     prompt: str
     size: str
@@ -56,6 +56,8 @@ class _Ask(Struct, frozen=True, forbid_unknown_fields=True):
     format: Format
     background: Background
     seed: int | None = None
+    inputs: tuple[bytes, ...] = ()
+    mask: bytes | None = None
 
 
 class Sandbox:
@@ -64,11 +66,15 @@ class Sandbox:
     kind: str = "sandbox"
     hosts: tuple[str, ...] = ()
     capabilities = Capabilities(
+        operations=frozenset({"generate", "edit"}),
         sizes=SIZES,
         formats=frozenset({"png", "jpeg", "webp"}),
         backgrounds=frozenset({"auto", "transparent", "opaque"}),
         native=frozenset({"seed"}),
         max_count=10,
+        inputs="bytes",
+        max_inputs=16,
+        mask="white",
     )
 
     def __init__(self, base_url: str | None = None) -> None:
@@ -80,7 +86,16 @@ class Sandbox:
 
     def build(self, task: Task) -> WireRequest:
         """Return the call that draws the images."""
-        ask = _Ask(task.prompt, task.size, task.count, task.format, task.background, task.seed)
+        ask = _Ask(
+            task.prompt,
+            task.size,
+            task.count,
+            task.format,
+            task.background,
+            task.seed,
+            tuple([each.data for each in task.inputs]),
+            None if task.mask is None else task.mask.data,
+        )
         return WireRequest(
             "POST",
             f"{self.base_url}/draw",
@@ -141,21 +156,28 @@ class SandboxUpstream:
             return _json(429, {"error": "a mark asked for this"}, {"retry-after": "1"})
         if "refuse" in marks:
             return _json(200, {"refused": True})
-        return await self._draw(ask, marks)
+        return await self._make(ask, marks)
 
-    async def _draw(self, ask: _Ask, marks: dict[str, str]) -> WireResponse:
+    async def _make(self, ask: _Ask, marks: dict[str, str]) -> WireResponse:
         words = " ".join(_MARK.sub(" ", ask.prompt).split()) if marks else ask.prompt
         count = min(ask.count, int(marks["partial"] or 1)) if "partial" in marks else ask.count
-        width, height = map(int, ask.size.split("x"))
         seeds = [_seed(ask, words, index) for index in range(count)]
         if "garbage" in marks:
             drawn = [b"no image, as a mark asked"] * count
         else:
-            drawn = await asyncio.gather(
-                *(self._studio.draw(words, (width, height), s, ask.background, ask.format) for s in seeds)
-            )
+            try:
+                drawn = await asyncio.gather(*(self._picture(ask, words, each) for each in seeds))
+            except ValueError:
+                return _json(400, {"error": "an input is no picture"})
         images = [{"b64": base64.b64encode(d).decode(), "seed": s} for d, s in zip(drawn, seeds, strict=True)]
         return _json(200, {"images": images})
+
+    async def _picture(self, ask: _Ask, words: str, seed: int) -> bytes:
+        width, height = map(int, ask.size.split("x"))
+        size, how = (width, height), (seed, ask.background, ask.format)
+        if ask.inputs:
+            return await self._studio.retouch(words, ask.inputs, ask.mask, size, *how)
+        return await self._studio.draw(words, size, *how)
 
 
 def _seed(ask: _Ask, words: str, index: int) -> int:

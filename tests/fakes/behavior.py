@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-Part = Literal["create", "poll", "image"]
+Part = Literal["create", "poll", "image", "upload", "put"]
+"""`upload` announces an input, `put` brings its bytes to storage, which has no key."""
 Deed = Literal[
     "status",  # answers `status` with `body` and `headers`, or with the upstream's own error body
     "refusal",  # says no as the upstream does it: at create an error, at a poll a state
@@ -54,7 +55,10 @@ class Behavior(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
 
 class Call(Struct, frozen=True):
-    """One request the fake saw. `paid` is 1 where it made an image or accepted a job."""
+    """One request the fake saw. `paid` is 1 where it made an image or accepted a job.
+
+    `inputs` and `mask` are the SHA-256 of what an edit was made from.
+    """
 
     at: int
     part: Part | Literal["other"]
@@ -65,6 +69,8 @@ class Call(Struct, frozen=True):
     outcome: str
     paid: int = 0
     prompt: str = ""
+    inputs: tuple[str, ...] = ()
+    mask: str | None = None
 
 
 class Script:

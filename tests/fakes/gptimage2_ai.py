@@ -2,7 +2,7 @@
 
 It names no idempotency header, so none is honored: a request sent twice is two jobs and paid twice.
 Counts out of range are clamped, hints are appended to the final prompt, and 10 credits an image leave
-the balance when the job is created.
+the balance when the job is created. Reference pictures are fetched before that, from wherever they are.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import msgspec
 from msgspec import Struct
 
-from tests.fakes.pictures import picture
-from tests.fakes.server import Answer, Asked, Fake, arguments, run, say
+from tests.fakes.pictures import measured, picture
+from tests.fakes.server import Answer, Asked, Edit, Fake, arguments, run, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +53,7 @@ class Ask(Struct):
     lighting: str | None = None
     camera: str | None = None
     negative: str | None = None
+    imageUrls: list[str] = []  # noqa: N815 - the name on the wire
 
 
 class Work(Struct):
@@ -95,7 +97,7 @@ class AiUpstream:
         more = {"retry_after": "1"} if status == 429 else {}
         return say(status, {"error": _ERRORS.get(status, "internal_error")}, f"error_{status}", **more)
 
-    def answer(self, part: Part, asked: Asked, behavior: Behavior | None) -> Answer:
+    async def answer(self, part: Part, asked: Asked, behavior: Behavior | None) -> Answer:
         """Return the documented answer, bent where the behavior bends what is said."""
         match part:
             case "image":
@@ -105,20 +107,23 @@ class AiUpstream:
                 return (
                     say(400, {"error": "content_policy_blocked"}, "refused")
                     if refused
-                    else self._create(asked)
+                    else await self._create(asked)
                 )
             case _:
                 return self._poll(asked, behavior)
 
-    def _create(self, asked: Asked) -> Answer:
+    async def _create(self, asked: Asked) -> Answer:
         try:
             ask = msgspec.json.decode(asked.body, type=Ask)
         except msgspec.ValidationError:
             return self.error(400)
         if not ask.prompt.strip():
             return say(400, {"error": "prompt_required"}, "error_400")
-        if ask.ratio not in SIZES or ask.mode != "text-to-image":
+        if ask.ratio not in SIZES or ask.mode not in {"text-to-image", "image-to-image"}:
             return self.error(400)
+        edit = await _fetched(ask) if ask.mode == "image-to-image" else None
+        if ask.mode == "image-to-image" and edit is None:
+            return say(400, {"error": "invalid_image_url"}, "error_400")
         count = min(max(ask.count, 1), 4)
         if self.credits < count * CREDITS_EACH:
             return self.error(402)
@@ -126,7 +131,7 @@ class AiUpstream:
         name = str(uuid.uuid5(uuid.NAMESPACE_URL, str(len(self.jobs))))
         self.jobs[name] = Work(name, ask, count, self._polls, time.monotonic() + self.delay)
         accepted = say(202, self._row(self.jobs[name], "pending", asked.root), "accepted", **self._hint)
-        return msgspec.structs.replace(accepted, paid=1)
+        return msgspec.structs.replace(accepted, paid=1, edit=edit)
 
     def _poll(self, asked: Asked, behavior: Behavior | None) -> Answer:
         job = self.jobs.get(asked.path.rpartition("/")[2])
@@ -174,6 +179,19 @@ class AiUpstream:
             return Answer(404, b"", outcome="missing")
         data = picture("png", *SIZES[job.ask.ratio], f"{job.ask.prompt}/{file}")
         return Answer(200, data, {"content-type": "image/png"}, outcome="fetched")
+
+
+async def _fetched(ask: Ask) -> Edit | None:
+    """Return the pictures that a job's links lead to; None where one leads to none."""
+    images = []
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        for url in ask.imageUrls:
+            try:
+                async with session.get(url, allow_redirects=False) as answer:
+                    images.append(await answer.read() if answer.status == 200 else b"")
+            except (aiohttp.ClientError, TimeoutError):
+                return None
+    return Edit(ask.prompt, tuple(images)) if images and all(map(measured, images)) else None
 
 
 def _final(ask: Ask) -> str:

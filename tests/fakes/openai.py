@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import Struct
 
-from tests.fakes.pictures import picture, spoiled
-from tests.fakes.server import Answer, Asked, Fake, arguments, run, say
+from tests.fakes.forms import read_form
+from tests.fakes.pictures import measured, picture, spoiled
+from tests.fakes.server import Answer, Asked, Edit, Fake, arguments, run, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 KEY = "sk-fake-openai"
 MODELS = ("gpt-image-2", "gpt-image-2.5-", "gpt-image-2.6-")
+IN_TOKENS = 323
+"""What one input picture costs."""
 OUT_TOKENS = {"low": 196, "medium": 1767, "high": 7033, "auto": 1767}
 
 _ERRORS: dict[int, tuple[str, str | None, str]] = {
@@ -61,7 +64,7 @@ class OpenAIUpstream:
 
     def part(self, method: str, path: str) -> Part | None:
         """Return the part a request belongs to."""
-        if method == "POST" and path == "/v1/images/generations":
+        if method == "POST" and path in {"/v1/images/generations", "/v1/images/edits"}:
             return "create"
         return "image" if method == "GET" and path.startswith("/files/") else None
 
@@ -75,7 +78,7 @@ class OpenAIUpstream:
         headers = {"retry_after": "1", "x_should_retry": "true"} if status == 429 else {}
         return _error(status, kind, code, message, **headers)
 
-    def answer(self, part: Part, asked: Asked, behavior: Behavior | None) -> Answer:
+    async def answer(self, part: Part, asked: Asked, behavior: Behavior | None) -> Answer:
         """Return the documented answer, bent where the behavior bends what is said."""
         if part == "image":
             data = self._links.get(asked.path)
@@ -83,12 +86,12 @@ class OpenAIUpstream:
         if behavior is not None and behavior.do == "refusal":
             return _refusal(behavior.stage)
         try:
-            ask = msgspec.json.decode(asked.body, type=Ask)
+            ask, edit = _edit(asked) if asked.path == "/v1/images/edits" else (_ask(asked.body), None)
         except msgspec.ValidationError as error:
             return _error(400, "invalid_request_error", None, str(error))
-        return _mistake(ask) or self._make(ask, asked, behavior)
+        return _mistake(ask) or _misfit(edit) or self._make(ask, edit, asked, behavior)
 
-    def _make(self, ask: Ask, asked: Asked, behavior: Behavior | None) -> Answer:
+    def _make(self, ask: Ask, edit: Edit | None, asked: Asked, behavior: Behavior | None) -> Answer:
         self._made += 1
         do = behavior.do if behavior else None
         count = min(behavior.count, ask.n or 1) if behavior and do == "fewer" else ask.n or 1
@@ -100,7 +103,7 @@ class OpenAIUpstream:
         data = [
             self._item(image, index, asked.root, links=do == "links") for index, image in enumerate(images)
         ]
-        words = len(ask.prompt) // 4 + 1
+        words, seen = len(ask.prompt) // 4 + 1, IN_TOKENS * len(edit.images) if edit else 0
         out = OUT_TOKENS.get(ask.quality, 1767) * (ask.n or 1)
         answer = say(200, {
             "created": 1_795_000_000,
@@ -110,14 +113,14 @@ class OpenAIUpstream:
             "size": f"{width}x{height}",
             "data": data,
             "usage": {
-                "input_tokens": words,
-                "input_tokens_details": {"text_tokens": words, "image_tokens": 0},
+                "input_tokens": words + seen,
+                "input_tokens_details": {"text_tokens": words, "image_tokens": seen},
                 "output_tokens": out,
                 "output_tokens_details": {"text_tokens": 0, "image_tokens": out},
-                "total_tokens": words + out,
+                "total_tokens": words + seen + out,
             },
         }, "made", x_request_id=f"req_{self._made:06d}")  # fmt: skip
-        return msgspec.structs.replace(answer, paid=1)
+        return msgspec.structs.replace(answer, paid=1, edit=edit)
 
     def _item(self, image: bytes, index: int, root: str, *, links: bool) -> dict[str, Any]:
         if not links:
@@ -125,6 +128,39 @@ class OpenAIUpstream:
         path = f"/files/{self._made}/{index}"
         self._links[path] = image
         return {"url": root + path}
+
+
+def _ask(body: bytes) -> Ask:
+    return msgspec.json.decode(body, type=Ask)
+
+
+def _edit(asked: Asked) -> tuple[Ask, Edit]:
+    """Return the form of an edit: `image`, or several `image[]`, and a `mask`."""
+    form = read_form(asked.headers.get("content-type", ""), asked.body)
+    if form is None:
+        raise msgspec.ValidationError("Could not parse the form.")
+    ask = msgspec.convert(form.fields, Ask, strict=False)
+    images = tuple(file.data for file in form.files if file.name in {"image", "image[]"})
+    masks = [file.data for file in form.files if file.name == "mask"]
+    if len(images) + len(masks) != len(form.files) or len(masks) > 1:
+        raise msgspec.ValidationError("Unknown parameter.")
+    return ask, Edit(ask.prompt, images, masks[0] if masks else None)
+
+
+def _misfit(edit: Edit | None) -> Answer | None:
+    """Return the error for pictures that are too many, none, or do not fit each other."""
+    if edit is None:
+        return None
+    shapes = [measured(image) for image in edit.images]
+    if not 1 <= len(shapes) <= 16 or None in shapes or any(len(image) >= 50e6 for image in edit.images):
+        return _error(400, "invalid_request_error", "invalid_image_file", "Invalid image file.", "image")
+    if edit.mask is not None:
+        shape = measured(edit.mask)
+        if shape is None or shape[0] != "png" or not shape[2] or len(edit.mask) >= 4e6:
+            return _error(400, "invalid_request_error", "invalid_image_file", "Invalid mask.", "mask")
+        if shapes[0] is None or shape[1] != shapes[0][1]:
+            return _error(400, "invalid_request_error", None, "Mask size does not match image.", "mask")
+    return None
 
 
 def _file(data: bytes) -> Answer:

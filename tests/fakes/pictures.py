@@ -52,6 +52,16 @@ def picture(kind: str, width: int, height: int, seed: str = "") -> bytes:
     return out.getvalue()
 
 
+def measured(data: bytes) -> tuple[str, tuple[int, int], bool] | None:
+    """Return kind, size and whether there is transparency, having decoded all; None for no image."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return str(image.format).lower(), image.size, image.has_transparency_data
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
 def bomb() -> bytes:
     """Return a PNG of some hundred bytes that claims 4.3 thousand megapixels."""
     body = _chunk(b"PLTE", _palette("bomb")) + _chunk(b"IDAT", zlib.compress(bytes(65_536)))

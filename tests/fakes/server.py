@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import socket
 import struct
 import sys
@@ -22,6 +23,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from tests.fakes.behavior import Behavior, Call, Part, Script, parse
+from tests.fakes.forms import read_form
 from tests.fakes.pictures import spoiled
 
 if TYPE_CHECKING:
@@ -42,6 +44,15 @@ class Asked(Struct, frozen=True):
     headers: dict[str, str]
     body: bytes
     root: str
+    query: str = ""
+
+
+class Edit(Struct, frozen=True):
+    """What an upstream makes an edit from, as it has the bytes in hand."""
+
+    prompt: str
+    images: tuple[bytes, ...]
+    mask: bytes | None = None
 
 
 class Answer(Struct, frozen=True):
@@ -52,6 +63,7 @@ class Answer(Struct, frozen=True):
     headers: dict[str, str] = {}
     outcome: str = "ok"
     paid: int = 0
+    edit: Edit | None = None
 
 
 class Upstream(Protocol):
@@ -63,7 +75,7 @@ class Upstream(Protocol):
         """Return the part a request belongs to."""
         ...
 
-    def answer(self, part: Part, asked: Asked, behavior: Behavior | None) -> Answer:
+    async def answer(self, part: Part, asked: Asked, behavior: Behavior | None) -> Answer:
         """Return the documented answer, bent where the behavior bends what is said."""
         ...
 
@@ -83,7 +95,7 @@ def say(status: int, body: object, outcome: str = "ok", **headers: str) -> Answe
 
 
 class Fake:
-    """A fake upstream on a loopback port. `calls` holds every request, `paid` the work it was paid for."""
+    """A fake upstream on a loopback port. `calls` holds every request, `edits` those that were paid for."""
 
     def __init__(
         self,
@@ -97,6 +109,7 @@ class Fake:
         self.key = key
         self.script = Script(script or [])
         self.calls: list[Call] = []
+        self.edits: list[Edit] = []
         self.url = ""
         self._port = port
         self._log_path = log
@@ -147,7 +160,8 @@ class Fake:
             return _cut(request)
         root = f"http://{request.host}"
         headers = {name.lower(): value for name, value in request.headers.items()}
-        answer = self._answer(part, Asked(request.method, request.path, headers, body, root), behavior)
+        asked = Asked(request.method, request.path, headers, body, root, request.query_string)
+        answer = await self._answer(part, asked, behavior)
         self._write(request, part, body, answer)
         if part is not None and answer.status == 200 and self.upstream.waits(part):
             await self._pause(self.upstream.delay)
@@ -158,19 +172,20 @@ class Fake:
         following = self.script.peek(part or "other")
         return following is not None and following.do == "reset_before" and not following.match
 
-    def _answer(self, part: Part | None, asked: Asked, behavior: Behavior | None) -> Answer:
+    async def _answer(self, part: Part | None, asked: Asked, behavior: Behavior | None) -> Answer:
         if part is None:
             return self.upstream.error(404)
-        if part == "image" and "authorization" in asked.headers:
+        keyless = part in {"image", "put"}
+        if keyless and "authorization" in asked.headers:
             return Answer(400, b"", outcome="key_leaked")
-        if part != "image" and asked.headers.get("authorization") != f"Bearer {self.key}":
+        if not keyless and asked.headers.get("authorization") != f"Bearer {self.key}":
             return msgspec.structs.replace(self.upstream.error(401), outcome="wrong_key")
         if behavior is not None and behavior.do == "status":
             own = self.upstream.error(behavior.status)
             body = own.body if behavior.body is None else behavior.body.encode()
             headers = {**own.headers, **behavior.headers}
             return Answer(behavior.status, body, headers, outcome=f"status_{behavior.status}")
-        answer = self.upstream.answer(part, asked, behavior)
+        answer = await self.upstream.answer(part, asked, behavior)
         return answer if behavior is None else _bend(answer, behavior, part)
 
     def _write(self, request: web.Request, part: Part | None, body: bytes, answer: Answer) -> None:
@@ -184,9 +199,13 @@ class Fake:
             idempotency_key=request.headers.get("idempotency-key"),
             outcome=answer.outcome,
             paid=answer.paid,
-            prompt=_prompt(body),
+            prompt=_prompt(request.headers.get("content-type", ""), body),
+            inputs=tuple(map(_hash, answer.edit.images)) if answer.edit else (),
+            mask=_hash(answer.edit.mask) if answer.edit and answer.edit.mask is not None else None,
         )
         self.calls.append(call)
+        if answer.edit is not None:
+            self.edits.append(answer.edit)
         if self._log is not None:
             self._log.write(msgspec.json.encode(call) + b"\n")
 
@@ -237,6 +256,7 @@ class Fake:
             if steer.forget:
                 self.script.clear()
                 self.calls.clear()
+                self.edits.clear()
             self.script.add(*steer.script)
             if steer.delay is not None:
                 self.upstream.delay = steer.delay
@@ -270,7 +290,14 @@ def _bend(answer: Answer, behavior: Behavior, part: Part) -> Answer:
     return msgspec.structs.replace(answer, body=body, outcome=outcome)
 
 
-def _prompt(body: bytes) -> str:
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _prompt(media_type: str, body: bytes) -> str:
+    if media_type.startswith("multipart/"):
+        form = read_form(media_type, body)
+        return form.fields.get("prompt", "") if form else ""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):

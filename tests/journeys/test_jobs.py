@@ -305,7 +305,7 @@ async def test_models_are_what_is_made(stage: Stage) -> None:
         assert (model["object"], model["owned_by"], model["operations"]) == (
             "model",
             "safelight",
-            ["generate"],
+            ["generate", "edit"],
         )
         for row in model["sizes"]:
             for quality in model["qualities"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.policy import read_bundle
 from gateway.providers import KINDS, open_adapter
@@ -36,6 +37,44 @@ def test_unmade_models_are_left_out(bundle: Bundle) -> None:
     """A model nobody configured can make is not offered; with nobody, nothing is."""
     assert list(offered(bundle, "max", "gptimage2_plus")) == ["standard"]
     assert offered(bundle, "max") == {}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "inputs", "mask"),
+    [
+        (["openai"], 4, True),
+        (["gptimage2_plus"], 4, False),
+        (["gptimage2_plus", "gptimage2_ai"], 4, False),
+        (["gptimage2_ai", "openai"], 4, True),
+        (["sandbox"], 4, True),
+    ],
+)
+def test_menu_tells_of_edits(bundle: Bundle, kinds: list[str], inputs: int, mask: bool) -> None:  # noqa: FBT001 - a column
+    """Every kind makes edits; how many images is the plan's bound, and a mask some provider's to take."""
+    model = offered(bundle, "pro", *kinds)["standard"]
+    assert model.operations == ("generate", "edit")
+    assert (model.limits.inputs, model.limits.mask) == (inputs, mask)
+
+
+def test_menu_without_edits(bundle: Bundle) -> None:
+    """A plan without inputs, or a model that offers none, has no edits on its menu."""
+    offers = [Offer("only", "openai", open_adapter("openai").capabilities)]
+    plan = replace(bundle.plans["max"], inputs=0)
+    models = {
+        name: replace(model, operations=("generate",)) if name == "quick" else model
+        for name, model in bundle.models.items()
+    }
+    rows = menu.offered(bundle, Router(bundle, offers), plan)
+    assert {(row.operations, row.limits.inputs, row.limits.mask) for row in rows} == {
+        (("generate",), 0, False)
+    }
+    closed = replace(bundle, models=models)
+    few = {row.id: row for row in menu.offered(closed, Router(closed, offers), bundle.plans["max"])}
+    assert {name: (row.operations[-1], row.limits.inputs) for name, row in few.items()} == {
+        "standard": ("edit", 4),
+        "quick": ("generate", 0),
+        "fine": ("edit", 4),
+    }
 
 
 def test_menu_has_what_providers_can(bundle: Bundle) -> None:

@@ -47,7 +47,7 @@ BUNDLE = Bundle(
     plans={"free": PLAN},
     tenants={},
     models={
-        "standard": Model(SIZES, ROUTE),
+        "standard": Model(SIZES, ROUTE, operations=("generate", "edit")),
         "quick": Model(SIZES[:1], (Target("kind:sandbox", "s"), Target("box", "s"))),
         "fine": Model(SIZES, ROUTE),
     },
@@ -55,16 +55,23 @@ BUNDLE = Bundle(
     styles={"grain": Style("film grain")},
 )
 ALL = Capabilities(
+    operations=frozenset({"generate", "edit"}),
     sizes=frozenset(row.size for row in SIZES[:4]),
     formats=frozenset({"png", "jpeg", "webp"}),
     backgrounds=frozenset({"auto", "opaque", "transparent"}),
     native=frozenset({"seed"}),
     max_count=10,
+    inputs="bytes",
+    max_inputs=3,
+    mask="white",
 )
 PLAIN = Capabilities(sizes=frozenset({"1024x1024"}), max_count=4)
 RATIO = Capabilities(ratios=frozenset({"1:1"}), qualities=frozenset({"medium"}), max_count=3, max_prompt=20)
 ANY = Capabilities()
 
+ONE = (InputRef(upload="u"),)
+UPLOADED = InputRef(upload="m")
+LINKED = InputRef(url="https://example.com/a.png")
 OPENAI = Offer("main", "openai", PLAIN)
 BOX = Offer("box", "sandbox", ALL)
 
@@ -152,14 +159,138 @@ def test_nothing_configured_is_unavailable(offers: list[Offer]) -> None:
         ({"seed": 0}, "/seed", "takes a seed. Leave it out."),
         ({"prompt": "x" * 32_001}, "/prompt", "is over the 32000 characters that fit."),
         ({"prompt": "x" * 31_990, "camera": "wide angle"}, "/prompt", "is over the 32000"),
-        ({"operation": "edit"}, "/operation", "Edits are not offered by any configured model."),
-        ({"inputs": (InputRef(upload="u"),)}, "/operation", "Edits are not offered"),
-        ({"mask": InputRef(upload="u")}, "/operation", "Edits are not offered"),
+        ({"operation": "edit", "inputs": ONE}, "/operation", "Choose from: generate."),
     ],
 )
 def test_unsupported_says_what_to_change(fields: dict[str, Any], pointer: str, said: str) -> None:
     """What no configured entry offers names the field, and what would do instead."""
     assert said in refused(ask([OPENAI], **fields), pointer)
+
+
+NONE_SENT = "An edit needs one to 4 images: upload them at POST /v1/uploads or give their https URLs."
+ONE_OF = "Send upload or url, one of them."
+MASK_BY_UPLOAD = "Send the upload of a mask: upload it at POST /v1/uploads."
+NO_EDIT = "Only an edit takes images. Send operation edit, or leave them out."
+NO_MASK = "Only an edit takes a mask. Send operation edit, or leave it out."
+
+
+@pytest.mark.parametrize(
+    ("fields", "flaws"),
+    [
+        ({"operation": "edit"}, [("/inputs", NONE_SENT)]),
+        ({"operation": "edit", "mask": UPLOADED}, [("/inputs", NONE_SENT)]),
+        ({"inputs": ONE}, [("/inputs", NO_EDIT)]),
+        ({"mask": UPLOADED}, [("/mask", NO_MASK)]),
+        ({"inputs": ONE, "mask": UPLOADED}, [("/inputs", NO_EDIT), ("/mask", NO_MASK)]),
+        ({"operation": "edit", "inputs": (LINKED, InputRef())}, [("/inputs/1", ONE_OF)]),
+        ({"operation": "edit", "inputs": (replace(LINKED, upload="u"),)}, [("/inputs/0", ONE_OF)]),
+        ({"operation": "edit", "inputs": ONE, "mask": LINKED}, [("/mask", MASK_BY_UPLOAD)]),
+        ({"operation": "edit", "inputs": ONE, "mask": InputRef()}, [("/mask", MASK_BY_UPLOAD)]),
+        (
+            {"operation": "edit", "inputs": ONE, "mask": replace(LINKED, upload="u")},
+            [("/mask", MASK_BY_UPLOAD)],
+        ),
+        (
+            {"operation": "edit", "size": "1024x1024", "aspect_ratio": "1:1"},
+            [("/aspect_ratio", "Send size or aspect_ratio, not both."), ("/inputs", NONE_SENT)],
+        ),
+    ],
+)
+def test_contradictions_are_all_told(fields: dict[str, Any], flaws: list[tuple[str, str]]) -> None:
+    """What no provider could make sense of is refused before any is looked at, each place with its fix."""
+    found = ask([], **fields)
+    assert isinstance(found, Deny)
+    assert (found.reason, found.detail) == (Reason.INVALID_REQUEST, flaws[0][1])
+    assert [(flaw.pointer, flaw.detail) for flaw in found.flaws] == flaws
+
+
+@pytest.mark.parametrize(
+    ("most", "count", "expected"),
+    [
+        (4, 5, (Reason.PLAN_REQUIRED, "The plan allows 4 images an edit.")),
+        (0, 1, (Reason.PLAN_REQUIRED, "The plan allows no edits.")),
+        (
+            1,
+            0,
+            (
+                Reason.INVALID_REQUEST,
+                "An edit needs one image: upload them at POST /v1/uploads or give their https URLs.",
+            ),
+        ),
+    ],
+)
+def test_plan_bounds_the_inputs(most: int, count: int, expected: tuple[Reason, str]) -> None:
+    """How many images an edit may begin from is the plan's to give, and none means no edits."""
+    found = ask([BOX], replace(PLAN, inputs=most), operation="edit", inputs=ONE * count)
+    assert isinstance(found, Deny)
+    assert (found.reason, found.detail) == expected
+
+
+def test_edits_go_where_they_can() -> None:
+    """An edit's route has only the ways that take its images, their number, and its mask."""
+    few = Offer("few", "openai", replace(ALL, max_inputs=1, mask=None))
+    offers = [few, OPENAI, Offer("own", "other", ALL)]
+    assert entries(ask(offers)) == ["few", "main", "own"]
+    assert entries(ask(offers, operation="edit", inputs=(UPLOADED,))) == ["few", "own"]
+    assert entries(ask(offers, operation="edit", inputs=ONE * 2)) == ["own"]
+    assert entries(ask(offers, operation="edit", inputs=ONE, mask=UPLOADED)) == ["own"]
+    assert entries(ask([BOX], operation="edit", inputs=(LINKED, UPLOADED))) == ["box"]
+
+
+@pytest.mark.parametrize("drop", ["refuse", "drop"])
+@pytest.mark.parametrize(
+    ("fields", "pointer", "said"),
+    [
+        ({"inputs": ONE * 2}, "/inputs", "No configured provider of standard takes over 1 images here."),
+        (
+            {"inputs": ONE, "mask": UPLOADED},
+            "/mask",
+            "Leave it out, and say in the prompt what is to change.",
+        ),
+    ],
+)
+def test_meaning_is_never_dropped(fields: dict[str, Any], pointer: str, said: str, drop: str) -> None:
+    """Images and a mask that nobody takes are refused, also where what is unsupported may be dropped."""
+    few = Offer("few", "openai", replace(ALL, max_inputs=1, mask=None))
+    assert said in refused(ask([few], operation="edit", on_unsupported=drop, **fields), pointer)
+
+
+def test_model_must_offer_edits() -> None:
+    """A model whose document lists no edits has none, whatever its providers can do."""
+    found = ask([BOX], operation="edit", inputs=ONE, model="quick")
+    assert refused(found, "/operation").endswith("with operation edit here. Choose from: generate.")
+
+
+@pytest.mark.parametrize(
+    ("offers", "fields", "size"),
+    [
+        ([Offer("own", "other", ALL)], {}, "2048x2048"),
+        ([Offer("own", "other", ALL)], {"size": "1536x1024"}, "2304x1536"),
+        ([Offer("own", "other", ALL)], {"size": "2304x1536"}, "2304x1536"),
+        ([OPENAI], {}, "1024x1024"),
+        ([OPENAI, Offer("own", "other", ALL)], {"aspect_ratio": "1:1"}, "2048x2048"),
+        ([Offer("r", "ratio", RATIO)], {}, "1024x1024"),
+        ([Offer("own", "other", ANY)], {"size": "512x2048"}, "512x2048"),
+        ([OPENAI, Offer("own", "other", ALL)], {"count": 9}, "2048x2048"),
+    ],
+)
+def test_class_is_taken_where_made(offers: list[Offer], fields: dict[str, Any], size: str) -> None:
+    """The large class of the same ratio is made where some way can; else the size as it was asked for."""
+    found = Router(BUNDLE, offers).resolve(JobRequest("a cat", **fields), PLAN, tier="2K")
+    assert isinstance(found, Resolved)
+    assert found.size == size
+    assert entries(found) == [offer.entry for offer in offers if _draws(offer, size)]
+
+
+def test_refusals_name_the_asked_size() -> None:
+    """Where neither class can be made, the caller is told of the size they asked for."""
+    found = Router(BUNDLE, [OPENAI]).resolve(JobRequest("a cat", size="1536x1024"), PLAN, tier="2K")
+    assert "size 1536x1024" in refused(found, "/size")
+
+
+def _draws(offer: Offer, size: str) -> bool:
+    sizes = offer.capabilities.sizes
+    return sizes is None or size in sizes
 
 
 def test_qualities_need_both_sides() -> None:

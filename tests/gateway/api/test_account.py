@@ -90,7 +90,7 @@ async def test_models_are_openai_superset(site: Site) -> None:
                 "formats": ["png"],
                 "backgrounds": ["auto"],
                 "prices": {"low": 1},
-                "limits": {"count": 4, "prompt": 1000},
+                "limits": {"count": 4, "prompt": 1000, "inputs": 0, "mask": False},
             }
         ],
     }
