@@ -19,6 +19,8 @@ from policies.model import Alias, Background, Credits, Dialect, Format, Operatio
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Pattern = Annotated[str, Meta(pattern=r"^[a-z0-9*][a-z0-9._*-]{0,63}$")]
+"""What another API calls a model; a `*` stands for any characters."""
 
 
 class PerLevel(Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,7 +128,10 @@ class Style(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Bundle(Struct, frozen=True, forbid_unknown_fields=True):
-    """All policy documents together, decoded and cross-checked."""
+    """All policy documents together, decoded and cross-checked.
+
+    `aliases` are models by the names that clients of other APIs ask for.
+    """
 
     plans: Annotated[dict[Name, Plan], Meta(min_length=1)]
     tenants: dict[str, TenantRow]
@@ -134,6 +139,7 @@ class Bundle(Struct, frozen=True, forbid_unknown_fields=True):
     prices: Annotated[tuple[PriceRow, ...], Meta(min_length=1)]
     prompt_rules: tuple[PromptRule, ...] = ()
     styles: dict[Slug, Style] = {}
+    aliases: dict[Pattern, Alias] = {}
 
     def version(self) -> str:
         """Return the name of exactly these documents: `p1_` and 16 hex digits of their SHA-256."""
@@ -196,7 +202,7 @@ def _unknown(pointer: str, noun: str, name: str, known: Iterable[str]) -> Iterat
 
 
 def _plan_mistakes(bundle: Bundle) -> Iterator[Mistake]:
-    """Yield names of plans, models and styles that nothing has."""
+    """Yield names of plans, models and styles that nothing has, and aliases that nobody can ask by."""
     for tenant, row in bundle.tenants.items():
         yield from _unknown(_at("tenants", tenant, "plan"), "plan", row.plan, bundle.plans)
     for name, plan in bundle.plans.items():
@@ -204,6 +210,10 @@ def _plan_mistakes(bundle: Bundle) -> Iterator[Mistake]:
             yield from _unknown(_at("plans", name, "models", i), "model", alias, bundle.models)
         for i, style in enumerate(plan.styles or ()):
             yield from _unknown(_at("plans", name, "styles", i), "style", style, bundle.styles)
+    for name, alias in bundle.aliases.items():
+        yield from _unknown(_at("aliases", name), "model", alias, bundle.models)
+        if name in bundle.models:
+            yield Mistake(_at("aliases", name), "is never read: a model of ours has this name")
 
 
 def _price_mistakes(bundle: Bundle) -> Iterator[Mistake]:

@@ -302,7 +302,8 @@ def may_ask(request: JobRequest, plan: Plan, alias: str, bundle: Bundle) -> Deny
     if alias not in plan.models:
         return Deny(Reason.PLAN_REQUIRED, f"The plan does not include the model {alias}.")
     if request.count > plan.count:
-        return Deny(Reason.PLAN_REQUIRED, f"The plan allows {plan.count} images a job.")
+        told = f"The plan allows {plan.count} images a job."
+        return Deny(Reason.PLAN_REQUIRED, told, flaws=(Flaw("/count", told),))
     if plan.styles is not None and request.style is not None and request.style not in plan.styles:
         return Deny(Reason.PLAN_REQUIRED, f"The plan does not include the style {request.style}.")
     if len(request.inputs) > plan.inputs:
