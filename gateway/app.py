@@ -28,6 +28,7 @@ from gateway.ids import Coin, uuid7
 from gateway.images import Studio
 from gateway.intake import Intake
 from gateway.jobs import Caller, Jobs, Rulebook
+from gateway.keys import Keys
 from gateway.lifetime import Lifetime
 from gateway.outbound import Credential, Outbound, open_credential
 from gateway.providers import open_adapter
@@ -161,7 +162,15 @@ class House:
         days = settings.retention
         retention = Retention(days.jobs_days * DAY_MS, days.trail_days * DAY_MS)
         self.sweeper = Sweeper(self.store, self.blobs, self.ring, self.telemetry, retention, self.lifetime)
-        self.authenticator = Authenticator(self._trusted(), now=self.now)
+        self.keys = Keys(
+            self.store,
+            lambda: self.book.bundle.plans,
+            self.jobs.turned_away,
+            self._mint,
+            choices.coin,
+            self.now,
+        )
+        self.authenticator = Authenticator(self._trusted(), now=self.now, find_key=self.keys.find)
         self.api = build_api(self._api_parts())
 
     def _speakers(self, links: Links) -> tuple[Speaker, ...]:
@@ -183,6 +192,7 @@ class House:
         return ApiParts(
             jobs=self.jobs,
             trail=Trail(self.store),
+            keys=self.keys,
             authenticator=self.authenticator,
             keyring=self.ring,
             links=links,

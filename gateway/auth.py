@@ -4,6 +4,8 @@ Nothing in a token chooses a URL, a key source or an algorithm: its `iss` is loo
 its key by exact `kid` in that issuer's own set, and the key says which algorithm counts. What PyJWT is
 asked is one thing only, whether a signature fits; every other rule (RFC 7515, 7519, 8725, 9068) stands
 here, because a bare library passes far more than we accept. This room and `jwks` alone know PyJWT.
+A bearer of a service key's form is never read as a token: it is looked up by its hash at each request, and
+nothing of it is remembered, so a revocation counts from the next request on.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import enum
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -26,8 +28,8 @@ from gateway.jwks import Algorithm, Fetch, FileKeys, Key, KeySource, SecretKeys,
 from gateway.secrets import Secret
 from gateway.strict import read_object
 from policies import access
-from policies.access import ClaimNames
-from policies.model import Flaw, Principal
+from policies.access import KEY_ISSUER, ClaimNames
+from policies.model import Flaw, Principal, ServiceKey
 
 DEV_ISSUER: Final = "urn:safelight:dev"
 DEV_AUDIENCE: Final = "safelight"
@@ -36,6 +38,8 @@ MAX_TOKEN: Final = 8_192
 MAX_DEPTH: Final = 16
 LAST_DATE: Final = 253_402_300_799  # the end of the year 9999, in seconds
 
+_KEY: Final = re.compile(rb"[a-z][a-z0-9]{0,15}_[A-Za-z0-9_-]{43}")
+"""A service key: a prefix, and 32 bytes as base64url."""
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}(/[A-Za-z0-9!#$&^_.+-]{1,64})?")
 _UNSUPPORTED: Final = ("crit", "b64", "zip", "enc", "cnf")
@@ -57,6 +61,8 @@ class Why(enum.StrEnum):
     WRONG_AUDIENCE = "wrong_audience"
     EXPIRED = "expired"
     TOO_EARLY = "too_early"
+    NO_SUCH_KEY = "no_such_key"
+    REVOKED = "revoked"
 
 
 _TOLD: Final = {
@@ -103,6 +109,8 @@ class Issuer(Struct, frozen=True, forbid_unknown_fields=True):
         found = []
         if self.issuer == DEV_ISSUER:
             found.append(Flaw("/issuer", "is the dev issuer, which only `safelight dev` has"))
+        if self.issuer == KEY_ISSUER:
+            found.append(Flaw("/issuer", "stands for service keys, which no issuer signs"))
         if self.jwks_file is None and self.jwks_url is None:
             found.append(Flaw("", "has no keys: give `jwks_file` or `jwks_url`"))
         if self.jwks_file is not None and self.jwks_url is not None:
@@ -137,6 +145,22 @@ def trust(issuer: Issuer, *, fetch: Fetch, now: Callable[[], int]) -> Trusted:
     raise Refusal(f"issuer {issuer.issuer} has no keys")
 
 
+FindKey = Callable[[str], Awaitable[ServiceKey | None]]
+"""From a service key's hash (hex) to the key, revoked and expired ones too."""
+
+
+async def no_keys(_digest: str) -> None:
+    """Find no service key: for a place that has none."""
+
+
+def key_digest(text: bytes) -> str:
+    """Return what is kept of a service key: the hex SHA-256 of its whole text.
+
+    No salt and no slow hash: the text has 256 random bits, and nobody guesses those.
+    """
+    return hashlib.sha256(text).hexdigest()
+
+
 class _Seen(NamedTuple):
     """A token that was proved: whose it is, until when, and by which key."""
 
@@ -147,16 +171,22 @@ class _Seen(NamedTuple):
 
 
 class Authenticator:
-    """Proves tokens and remembers those it proved. `now` returns milliseconds.
+    """Proves tokens and remembers those it proved; looks up service keys. `now` returns milliseconds.
 
     What is remembered is found by the SHA-256 of the whole token, never past its `exp`, and only while
     the key that proved it is in its issuer's set. When `cache_size` (1 or more) is reached the oldest goes.
     """
 
     def __init__(
-        self, trusted: Sequence[Trusted], *, now: Callable[[], int], cache_size: int = 10_000
+        self,
+        trusted: Sequence[Trusted],
+        *,
+        now: Callable[[], int],
+        find_key: FindKey = no_keys,
+        cache_size: int = 10_000,
     ) -> None:
         self._trusted = {one.issuer.issuer: one for one in trusted}
+        self._find_key = find_key
         self._now = now
         self._size = cache_size
         self._seen: dict[bytes, _Seen] = {}
@@ -178,11 +208,13 @@ class Authenticator:
     async def verify(self, header: bytes | str | None) -> Principal:
         """Return the caller an `Authorization` value speaks for; raises `Unauthenticated` (a `Problem`).
 
-        Waits only where a key set must be fetched first.
+        Waits only where a key set must be fetched first, or a service key looked up.
         """
         token = _bearer(header)
         if token is None:
             raise Unauthenticated(Why.MISSING)
+        if _KEY.fullmatch(token):
+            return await self._holder(token)
         head, claims = _opened(token)
         trusted = self._trusted.get(_text(claims, "iss"))
         if trusted is None:
@@ -196,6 +228,31 @@ class Authenticator:
         if who.expires_at > self._now():
             self._remember(token, _Seen(who, who.expires_at, trusted.keys, key.thumbprint))
         return who
+
+    async def stands(self, header: bytes | str | None, who: Principal) -> bool:
+        """Say whether a caller who passed is still to be served; `expires_at` is for others to watch.
+
+        A token stands until it expires; a service key may be revoked at any moment.
+        """
+        if who.issuer != KEY_ISSUER:
+            return True
+        try:
+            await self.verify(header)
+        except Unauthenticated:
+            return False
+        return True
+
+    async def _holder(self, token: bytes) -> Principal:
+        """Return who calls with a service key, as it is at this moment."""
+        digest = key_digest(token)
+        key = await self._find_key(digest)
+        if key is None or not hmac.compare_digest(key.hash.encode(), digest.encode()):
+            raise Unauthenticated(Why.NO_SUCH_KEY)
+        if key.revoked_at is not None:
+            raise Unauthenticated(Why.REVOKED)
+        if key.expires_at <= self._now():
+            raise Unauthenticated(Why.EXPIRED)
+        return access.bearer(key)
 
     async def close(self) -> None:
         """Stop whatever key sets are being fetched."""

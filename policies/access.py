@@ -3,20 +3,21 @@
 First who calls: `principal` reads the verified claims of a token by the names its issuer uses, and says
 what is wrong with them rather than guess. Then what they may do: `may` asks roles and scopes, `may_see`
 draws the line between tenants and between users, `plans_of` finds the two plans a caller is measured
-by, `may_speak` asks the plan for a dialect. Proving the token is `gateway/auth.py`.
+by, `may_speak` asks the plan for a dialect. `mandate` bounds what a service key may be made to speak for:
+never more than who makes it. Proving a token or a key is `gateway/auth.py`.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
 from policies.bundle import Bundle, Plan
-from policies.model import ALLOW, Allow, Deny, Dialect, Flaw, Principal, Reason, Role
+from policies.model import ALLOW, Allow, Deny, Dialect, Flaw, Principal, Reason, Role, ServiceKey
 
 ClaimName = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -30,6 +31,11 @@ ASCII alone, so every accepted name is NFC and equal names are equal bytes.
 """
 
 PLAN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+KEY_ISSUER: Final = "urn:safelight:key"
+"""The issuer of callers who come with a service key. No token has it."""
+
+KEY_PREFIX: Final = re.compile(r"[a-z][a-z0-9]{0,15}")
 
 
 class ClaimNames(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,6 +59,27 @@ class Action(enum.StrEnum):
     WRITE = "images:write"
     AUDIT = "audit"
     WEBHOOKS = "webhooks"
+
+
+class KeyRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of a new service key. Absent subject, plan and scopes are the caller's own."""
+
+    label: Annotated[str, Meta(max_length=100, description="What people know it by.")] = ""
+    subject: Annotated[str, Meta(max_length=128, description="Whom it speaks for.")] | None = None
+    roles: Annotated[tuple[Role, ...], Meta(max_length=len(Role))] = (Role.USER,)
+    plan: Annotated[str, Meta(max_length=64)] | None = None
+    scopes: Annotated[tuple[Action, ...], Meta(min_length=1, max_length=len(Action))] | None = None
+    prefix: Annotated[str, Meta(max_length=16, description="A letter, then letters and digits.")] = "sk"
+    expires_in_days: Annotated[int, Meta(ge=1, le=3650)] = 365
+
+
+class Mandate(Struct, frozen=True):
+    """Whom a service key speaks for, and with what."""
+
+    subject: str
+    roles: tuple[Role, ...]
+    plan: str | None
+    scopes: tuple[Action, ...] | None
 
 
 class Plans(Struct, frozen=True):
@@ -164,3 +191,81 @@ def may_speak(plans: Plans, dialect: Dialect) -> Allow | Deny:
     if dialect in plans.user.dialects:
         return ALLOW
     return Deny(Reason.PLAN_REQUIRED, f"The plan does not include the `{dialect}` API.")
+
+
+def may_keep_keys(who: Principal) -> Allow | Deny:
+    """Decide whether the caller may make and revoke service keys at all.
+
+    A key may not: whoever finds one could make themself others, and revoking the first would not help.
+    """
+    if who.issuer == KEY_ISSUER:
+        return Deny(Reason.FORBIDDEN, "A service key makes and revokes no keys: use a token.")
+    return ALLOW
+
+
+def mandate(who: Principal, asked: KeyRequest, plans: Collection[str]) -> Mandate | Deny:
+    """Decide whom a key the caller asks for speaks for, and with what. `plans` are those that exist.
+
+    Nobody gives away what they do not have: roles and scopes are the caller's own or fewer. The tenant's
+    admins make keys for any of its subjects and on any plan. No key is a platform admin's.
+    """
+    allowed = may_keep_keys(who)
+    if isinstance(allowed, Deny):
+        return allowed
+    flaws = _key_flaws(asked)
+    if flaws:
+        return Deny(Reason.INVALID_REQUEST, "", flaws=flaws)
+    subject = who.subject if asked.subject is None else asked.subject
+    beyond = _beyond(who, asked, subject)
+    if beyond is not None:
+        return Deny(Reason.FORBIDDEN, beyond)
+    if asked.plan is not None and asked.plan not in plans:
+        return Deny(Reason.INVALID_REQUEST, "", flaws=(Flaw("/plan", "is not a plan here"),))
+    own = who.plan if subject == who.subject else None
+    granted = asked.scopes if asked.scopes is not None else who.scopes
+    return Mandate(
+        subject=subject,
+        roles=tuple(role for role in Role if role is Role.USER or role in asked.roles),
+        plan=own if asked.plan is None else asked.plan,
+        scopes=None if granted is None else tuple(scope for scope in Action if scope in granted),
+    )
+
+
+def _key_flaws(asked: KeyRequest) -> tuple[Flaw, ...]:
+    """Return what the fields' own bounds cannot say."""
+    found = []
+    if not asked.label.isprintable():
+        found.append(Flaw("/label", "has letters that cannot be shown"))
+    if asked.subject is not None and not SUBJECT.fullmatch(asked.subject):
+        found.append(Flaw("/subject", "is not a subject's name"))
+    if not KEY_PREFIX.fullmatch(asked.prefix):
+        found.append(Flaw("/prefix", "must be a small letter, then at most 15 small letters and digits"))
+    return tuple(found)
+
+
+def _beyond(who: Principal, asked: KeyRequest, subject: str) -> str | None:
+    """Return why what is asked is more than the caller may give; None where it is not."""
+    if Role.PLATFORM_ADMIN in asked.roles:
+        return "No service key is a platform admin's."
+    if subject != who.subject and not who.is_admin:
+        return "Keys of other subjects are made by the tenant's admins."
+    if not {Role.USER, *who.roles} >= set(asked.roles):
+        return "A service key has no role above its maker's."
+    if asked.plan not in (None, who.plan) and not who.is_admin:
+        return "Another plan than one's own is given by the tenant's admins."
+    if who.scopes is not None and not who.scopes >= set(asked.scopes or ()):
+        return "A service key has no scope its maker lacks."
+    return None
+
+
+def bearer(key: ServiceKey) -> Principal:
+    """Return who calls with a service key. Limits are its subject's, as if they came with a token."""
+    return Principal(
+        tenant=key.tenant,
+        subject=key.subject,
+        roles=frozenset({Role.USER, *key.roles}),
+        plan=key.plan,
+        scopes=None if key.scopes is None else frozenset(key.scopes),
+        issuer=KEY_ISSUER,
+        expires_at=key.expires_at,
+    )

@@ -59,7 +59,14 @@ GUARDED: Final = {
 FLOORS: Final = (
     ("policies",),
     ("gateway",),
-    ("gateway.jobs", "gateway.trail", "gateway.uploads", "gateway.webhooks", "gateway.worker"),
+    (
+        "gateway.jobs",
+        "gateway.keys",
+        "gateway.trail",
+        "gateway.uploads",
+        "gateway.webhooks",
+        "gateway.worker",
+    ),
     ("gateway.api", "gateway.dialects"),
     ("gateway.app", "gateway.dev"),
     ("gateway.__main__", "gateway.cli", "gateway.serve"),

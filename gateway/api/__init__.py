@@ -26,6 +26,7 @@ from gateway.api.foreign import mount
 from gateway.api.gate import PUBLIC, Gate
 from gateway.api.health import HealthCalls
 from gateway.api.jobs import JobCalls
+from gateway.api.keys import KeyCalls
 from gateway.api.limits import ReadLimit, StreamSlots
 from gateway.api.openapi import document
 from gateway.api.pages import PageCalls
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.blobs import Blobs, Links
     from gateway.dialects.speech import Speaker
     from gateway.jobs import Caller, Jobs
+    from gateway.keys import Keys
     from gateway.secrets import Keyring
     from gateway.telemetry import Telemetry
     from gateway.trail import Trail
@@ -59,6 +61,7 @@ class ApiParts:
 
     jobs: Jobs
     trail: Trail
+    keys: Keys
     authenticator: Authenticator
     keyring: Keyring
     links: Links
@@ -111,8 +114,9 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
     jobs = parts.jobs
     return [
         *_job_calls(parts).routes(),
-        *StreamCalls(jobs, views, parts.lifetime, slots).routes(),
+        *StreamCalls(jobs, views, parts.lifetime, slots, parts.authenticator.stands).routes(),
         *AccountCalls(jobs, parts.plan_of).routes(),
+        *KeyCalls(parts.keys, cursors).routes(),
         *TrailCalls(parts.trail, cursors).routes(),
         *FileCalls(parts.blobs, parts.links, jobs.now).routes(),
         *HealthCalls(parts.lifetime, parts.ping, parts.telemetry).routes(),

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from gateway.api.account import AccountView, ModelList
 from gateway.api.jobs import FILTERS, JobPage, QuoteView
+from gateway.api.keys import KeyPage, NewKeyView
 from gateway.api.pages import example
 from gateway.api.problems import ProblemView
 from gateway.api.queries import LIMIT, MOST
@@ -25,6 +26,7 @@ from gateway.api.trail import FILTERS as TRAIL_FILTERS
 from gateway.api.trail import TrailView
 from gateway.api.views import JobView
 from gateway.errors import CATALOGUE
+from policies.access import KeyRequest
 from policies.model import JobRequest, JobState
 
 REFERENCE: Final = "#/components/schemas/{name}"
@@ -86,6 +88,9 @@ CALLS: Final[dict[str, Call]] = {
     "watchJobs": Call({200: "text/event-stream"}, (*READING, "too_many_streams", "draining"), (LAST_EVENT, Parameter("jobs", "Only these jobs: ids separated by commas."))),  # noqa: E501 - a table, a call a line
     "getAccount": Call({200: AccountView}),
     "listModels": Call({200: ModelList}),
+    "createKey": Call({201: NewKeyView}, (*BODY, "rate_limited"), (), KeyRequest),
+    "listKeys": Call({200: KeyPage}, READING, PAGING),
+    "revokeKey": Call({204: None}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
     "listAudit": Call({200: TrailView}, READING, (*_filters(TRAIL_FILTERS), *PAGING)),
     "getFile": Call({200: "image/*", 304: None}, ("link_invalid", "link_expired", "not_found"), (Parameter("exp", "Of the link.", kind="integer"), Parameter("sig", "Of the link."), Parameter("download", "1 attaches."), CONDITION)),  # noqa: E501 - a table, a call a line
     "getLiveness": Call({200: dict[str, str]}, ()),
@@ -94,7 +99,19 @@ CALLS: Final[dict[str, Call]] = {
 }
 # fmt: on
 
-TYPES: Final = (JobView, JobPage, QuoteView, AccountView, ModelList, TrailView, ProblemView, JobRequest)
+TYPES: Final = (
+    JobView,
+    JobPage,
+    QuoteView,
+    AccountView,
+    ModelList,
+    NewKeyView,
+    KeyPage,
+    TrailView,
+    ProblemView,
+    JobRequest,
+    KeyRequest,
+)
 METHODS: Final = ("get", "post", "put", "patch", "delete")
 
 
@@ -114,7 +131,7 @@ def document(handlers: Sequence[HTTPRouteHandler], *, version: str, base_url: st
                 path[method] = _complete(path[method], base_url)
     found["servers"] = [{"url": base_url}]
     _, schemas = msgspec.json.schema_components(TYPES, ref_template=REFERENCE)
-    bearer = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    bearer = {"type": "http", "scheme": "bearer", "description": "A token (JWT) or a service key."}
     found["components"] = {"schemas": schemas, "securitySchemes": {"bearer": bearer}}
     return found
 
@@ -149,6 +166,8 @@ def _tag(name: str) -> str:
     """Return the group a call is shown in."""
     if name.startswith("get") and name.endswith(("ness", "Metrics")):
         return "Operations"
+    if "Key" in name:
+        return "Keys"
     return "Jobs" if "Job" in name or name == "getFile" else "Account"
 
 

@@ -9,7 +9,7 @@ three small tasks and no polling.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from litestar import get
@@ -27,7 +27,7 @@ from gateway.lifetime import Lifetime
 from gateway.store.contract import JobFilter
 from policies import ids
 from policies.access import Action
-from policies.model import EXACT, Flaw, Job, JobState
+from policies.model import EXACT, Flaw, Job, JobState, Principal
 
 if TYPE_CHECKING:
     from gateway.jobs import Caller, Jobs
@@ -57,6 +57,8 @@ FIRST: Final = asyncio.FIRST_COMPLETED
 
 Handler = Request[Any, Any, Any]
 Events = AsyncIterator[bytes]
+Stands = Callable[[bytes | None, Principal], Awaitable[bool]]
+"""From an `Authorization` value and whom it stood for to whether it does now."""
 
 
 class StreamCalls:
@@ -68,6 +70,7 @@ class StreamCalls:
         views: Views,
         lifetime: Lifetime,
         slots: StreamSlots,
+        stands: Stands,
         *,
         heartbeat: float = HEARTBEAT_SECONDS,
     ) -> None:
@@ -75,6 +78,7 @@ class StreamCalls:
         self._views = views
         self._lifetime = lifetime
         self._slots = slots
+        self._stands = stands
         self._heartbeat = heartbeat
 
     def routes(self) -> list[HTTPRouteHandler]:
@@ -115,7 +119,7 @@ class StreamCalls:
         return self._stream(exchange, self._of_caller(exchange.who, named, last_event(exchange)))
 
     def _stream(self, exchange: Exchange, events: Events) -> Stream:
-        return Stream(exchange, events, self._jobs, self._lifetime, self._slots)
+        return Stream(exchange, events, self._jobs, self._lifetime, self._slots, self._stands)
 
     async def _of_job(self, who: Caller, job: str, first: Job | None, seen: int) -> Events:
         """Yield a job's events until it has ended, and a heartbeat where there is none for a while."""
@@ -203,8 +207,15 @@ class Stream:
     """One open stream: an ASGI application that sends events until something ends them."""
 
     def __init__(
-        self, exchange: Exchange, events: Events, jobs: Jobs, lifetime: Lifetime, slots: StreamSlots
+        self,
+        exchange: Exchange,
+        events: Events,
+        jobs: Jobs,
+        lifetime: Lifetime,
+        slots: StreamSlots,
+        stands: Stands,
     ) -> None:
+        self._stands = stands
         self._exchange = exchange
         self._events = events
         self._jobs = jobs
@@ -237,6 +248,8 @@ class Stream:
                 if gone.done():
                     return
                 part = self._ending(following, stop) or following.result()
+                if part is not None and not await self._known():
+                    part = EXPIRED
                 if part is not None:
                     await _push(send, part)
                 if part is None or part in (DRAINING, EXPIRED):
@@ -249,6 +262,10 @@ class Stream:
             if not following.cancelled():
                 following.exception()  # seen: nobody is left to be told of it
             await self._events.aclose()  # type: ignore[attr-defined] # all of ours are generators
+
+    async def _known(self) -> bool:
+        """Say whether the caller would pass now; a service key may have been revoked meanwhile."""
+        return await self._stands(self._exchange.fields.get(b"authorization"), self._exchange.who.principal)
 
     def _left(self) -> float:
         """Return the seconds until the caller's token expires, at most a day."""

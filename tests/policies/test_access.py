@@ -10,9 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies import access
-from policies.access import Action, ClaimNames, Plans, may, may_see, may_speak, plans_of
+from policies.access import (
+    KEY_ISSUER,
+    Action,
+    ClaimNames,
+    KeyRequest,
+    Mandate,
+    Plans,
+    mandate,
+    may,
+    may_keep_keys,
+    may_see,
+    may_speak,
+    plans_of,
+)
 from policies.bundle import Bundle, Plan, TenantRow
-from policies.model import ALLOW, Deny, Dialect, Flaw, Principal, Reason, Role
+from policies.model import ALLOW, Deny, Dialect, Flaw, Principal, Reason, Role, ServiceKey
 
 GOOD: dict[str, Any] = {"tenant": "acme", "sub": "ann"}
 ANN = Principal(tenant="acme", subject="ann")
@@ -257,3 +270,126 @@ def test_plan_gates_the_dialects(dialect: Dialect, reason: Reason | None) -> Non
     """The caller's own plan says which client APIs are open to them."""
     verdict = may_speak(Plans(tenant=FREE, user=PRO), dialect)
     assert (verdict.reason if isinstance(verdict, Deny) else None) is reason
+
+
+BOSS = Principal("acme", "boss", frozenset({Role.USER, Role.TENANT_ADMIN}))
+ROOT = Principal("acme", "root", frozenset({Role.USER, Role.PLATFORM_ADMIN}))
+LENT = Principal("acme", "ann", plan="pro", scopes=frozenset({"openid", "images:read", "images:write"}))
+USER = (Role.USER,)
+ADMIN = (Role.USER, Role.TENANT_ADMIN)
+
+
+def asked(who: Principal, **fields: Any) -> Mandate | Deny:
+    """Ask for a key where the plans are `free` and `pro`."""
+    return mandate(who, msgspec.convert(fields, KeyRequest), {"free", "pro"})
+
+
+@pytest.mark.parametrize(
+    ("who", "fields", "expected"),
+    [
+        (ANN, {}, Mandate("ann", USER, None, None)),
+        (ANN, {"subject": "ann", "roles": []}, Mandate("ann", USER, None, None)),
+        (ANN, {"scopes": ["audit", "images:read"]}, Mandate("ann", USER, None, (Action.READ, Action.AUDIT))),
+        (LENT, {}, Mandate("ann", USER, "pro", (Action.READ, Action.WRITE))),
+        (LENT, {"plan": "pro", "scopes": ["images:read"]}, Mandate("ann", USER, "pro", (Action.READ,))),
+        (BOSS, {}, Mandate("boss", USER, None, None)),
+        (BOSS, {"roles": ["tenant_admin"]}, Mandate("boss", ADMIN, None, None)),
+        (BOSS, {"subject": "bob", "plan": "free"}, Mandate("bob", USER, "free", None)),
+        (
+            msgspec.structs.replace(BOSS, plan="pro"),
+            {"subject": "bob"},
+            Mandate("bob", USER, None, None),
+        ),
+        (ROOT, {}, Mandate("root", USER, None, None)),
+    ],
+)
+def test_keys_speak_for_their_makers(who: Principal, fields: dict[str, Any], expected: Mandate) -> None:
+    """What is not asked for is the maker's own; another subject's key has the tenant's plan."""
+    assert asked(who, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("who", "fields", "words"),
+    [
+        (ANN, {"subject": "bob"}, "other subjects"),
+        (ANN, {"roles": ["tenant_admin"]}, "role above"),
+        (ANN, {"plan": "free"}, "Another plan"),
+        (ANN, {"plan": "no such plan"}, "Another plan"),
+        (LENT, {"plan": "free"}, "Another plan"),
+        (LENT, {"scopes": ["images:read", "audit"]}, "no scope"),
+        (BOSS, {"roles": ["platform_admin"]}, "platform admin's"),
+        (ROOT, {"roles": ["platform_admin"]}, "platform admin's"),
+        (ROOT, {"roles": ["tenant_admin"]}, "role above"),
+        (ROOT, {"subject": "bob"}, "other subjects"),
+        (msgspec.structs.replace(BOSS, issuer=KEY_ISSUER), {}, "makes and revokes no keys"),
+    ],
+)
+def test_keys_exceed_nobody(who: Principal, fields: dict[str, Any], words: str) -> None:
+    """Whoever asks for more than they have is refused, and told which of it."""
+    denied = asked(who, **fields)
+    assert isinstance(denied, Deny)
+    assert denied.reason is Reason.FORBIDDEN
+    assert words in denied.detail
+
+
+@pytest.mark.parametrize(
+    ("fields", "places"),
+    [
+        ({"label": "a\nb"}, ["/label"]),
+        ({"label": "a\u202eb"}, ["/label"]),
+        ({"subject": "a b"}, ["/subject"]),
+        ({"subject": ""}, ["/subject"]),
+        ({"prefix": ""}, ["/prefix"]),
+        ({"prefix": "sk_"}, ["/prefix"]),
+        ({"prefix": "Sk"}, ["/prefix"]),
+        ({"prefix": "1k"}, ["/prefix"]),
+        ({"prefix": "sk\n"}, ["/prefix"]),
+        ({"plan": "max"}, ["/plan"]),
+        ({"label": "\x00", "subject": "\x00", "prefix": "é"}, ["/label", "/subject", "/prefix"]),
+    ],
+)
+def test_key_mistakes_have_places(fields: dict[str, Any], places: list[str]) -> None:
+    """What no key can be is told with its place, all of it at once, even to an admin."""
+    denied = asked(BOSS, **fields)
+    assert isinstance(denied, Deny)
+    assert denied.reason is Reason.INVALID_REQUEST
+    assert [flaw.pointer for flaw in denied.flaws] == places
+
+
+ROLES = st.lists(st.sampled_from(Role), max_size=3)
+SCOPES = st.lists(st.sampled_from(Action), min_size=1, max_size=4) | st.none()
+
+
+@given(ROLES, SCOPES, ROLES, SCOPES, st.sampled_from([None, "free", "pro"]), st.sampled_from(["ann", "bob"]))
+def test_no_key_gains_power(
+    own: list[Role],
+    held: list[Action] | None,
+    roles: list[Role],
+    scopes: list[Action] | None,
+    plan: str | None,
+    subject: str,
+) -> None:
+    """Whatever is asked by whom, a key may do nothing that its maker may not, and makes no other key."""
+    who = Principal("acme", "ann", frozenset(own), "pro", None if held is None else frozenset(held))
+    wanted = None if scopes is None else tuple(scopes)
+    found = mandate(who, KeyRequest("", subject, tuple(roles), plan, wanted), {"free", "pro"})
+    if isinstance(found, Deny):
+        return
+    key = ServiceKey("1", "acme", found.subject, "", "", "", found.roles, found.plan, found.scopes)
+    holder = access.bearer(key)
+    assert holder.roles - who.roles <= {Role.USER}
+    assert Role.PLATFORM_ADMIN not in holder.roles
+    assert all(may(who, action) == ALLOW for action in Action if may(holder, action) == ALLOW)
+    assert who.is_admin or (holder.subject, holder.plan) == (who.subject, who.plan)
+    assert isinstance(may_keep_keys(holder), Deny)
+    assert may_keep_keys(who) == ALLOW
+
+
+def test_bearer_is_what_key_says() -> None:
+    """Who comes with a key is its subject, with its roles, plan, scopes and expiry, and no issuer's token."""
+    key = ServiceKey("1", "acme", "ann", "", "", "", ADMIN, "pro", ("audit",), expires_at=7)
+    assert access.bearer(key) == Principal(
+        "acme", "ann", frozenset(ADMIN), "pro", frozenset({"audit"}), "urn:safelight:key", 7
+    )
+    assert access.bearer(msgspec.structs.replace(key, roles=(), scopes=None)).scopes is None
+    assert access.bearer(msgspec.structs.replace(key, roles=())).roles == {Role.USER}

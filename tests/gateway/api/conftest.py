@@ -25,6 +25,7 @@ from gateway.trail import Trail
 from policies.model import Principal, Role
 from tests.fakes.asgi import Answered, Headers, Open, scope_of
 from tests.fakes.jobs import FakeJobs
+from tests.fakes.keys import KeyShelf, desk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,8 @@ class Site:
 
     def __init__(self, folder: Path, **parts: Any) -> None:
         self.jobs = FakeJobs()
+        self.shelf = KeyShelf(self.jobs.now)
+        self.keys = desk(self.shelf, self.jobs)
         self.keyring = Keyring([SECRET])
         self.links = Links(self.keyring, lambda: URL)
         self.blobs = FolderBlobs(folder)
@@ -50,7 +53,8 @@ class Site:
         self.parts = ApiParts(
             jobs=cast("Jobs", self.jobs),
             trail=cast("Trail", self.jobs),
-            authenticator=Authenticator([dev_issuer([SECRET])], now=self.jobs.now),
+            keys=self.keys,
+            authenticator=Authenticator([dev_issuer([SECRET])], now=self.jobs.now, find_key=self.keys.find),
             keyring=self.keyring,
             links=self.links,
             blobs=self.blobs,

@@ -150,7 +150,14 @@ async def test_stream_ends_with_token(site: Site) -> None:
 async def test_quiet_stream_beats(site: Site) -> None:
     """Where nothing happens a comment is sent now and then, so that nobody on the way hangs up."""
     site.jobs.put(1)
-    calls = StreamCalls(site.parts.jobs, site.views, site.lifetime, site.slots, heartbeat=0.005)
+    calls = StreamCalls(
+        site.parts.jobs,
+        site.views,
+        site.lifetime,
+        site.slots,
+        site.parts.authenticator.stands,
+        heartbeat=0.005,
+    )
     for target, handler in ((ONE, calls.one), ("/v1/events", calls.all)):
         opened = site.direct(handler, target, job_id=uuid(1))
         await opened.event()
