@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gateway.api import ApiParts, build_api
 from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
-from gateway.blobs import Blobs, FolderBlobs, Links
+from gateway.blobs import Blobs, Links, open_blobs
 from gateway.crash import Hook, nowhere
 from gateway.dialects.gptimage2_ai import GptImage2Ai
 from gateway.dialects.speech import Speaker, SpeakerParts
@@ -99,7 +99,7 @@ class House:
         self._background: list[asyncio.Task[None]] = []
         self.ring = Keyring(settings.secret)
         self.chain = chain_of(settings.secret)
-        self.blobs: Blobs = FolderBlobs(settings.blobs.folder)
+        self.blobs: Blobs = open_blobs(settings.blobs.url)
         self.studio = Studio(STUDIO_THREADS)
         self._open_outbound()
         self.book = self._rulebook()

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from gateway import configure, policy, trials
+from gateway.blobs import open_blobs
 from gateway.documents import Mistake, why
 from gateway.errors import Refusal
 from gateway.jwks import FileKeys
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.configure import Read, ReadFile
-    from gateway.settings import Role, Settings
+    from gateway.settings import BlobsSettings, Role, Settings
     from policies.bundle import Bundle
 
 FAILED: Final = 2
@@ -110,7 +111,7 @@ def probed(found: Read) -> Iterator[Flaw]:
         yield from _key_files(settings)
     if found.sound("store") and (wrong := not_sqlite(settings.store.path)):
         yield Flaw("/store/url", wrong)
-    if found.sound("blobs") and (wrong := not_writable(settings.blobs.folder)):
+    if found.sound("blobs") and (wrong := not_kept(settings.blobs)):
         yield Flaw("/blobs/url", wrong)
 
 
@@ -157,6 +158,17 @@ def not_writable(folder: Path) -> str | None:
         return None if os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"
     except OSError as error:
         return f"{folder} cannot be written: {why(error)}"
+
+
+def not_kept(blobs: BlobsSettings) -> str | None:
+    """Say why blobs cannot be kept there. Of a bucket only whether it can be spoken to at all."""
+    if blobs.folder is not None:
+        return not_writable(blobs.folder)
+    try:
+        open_blobs(blobs.url)
+    except Refusal as refusal:
+        return str(refusal)
+    return None
 
 
 def not_sqlite(path: Path) -> str | None:

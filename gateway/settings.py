@@ -24,8 +24,11 @@ from policies.bundle import Name
 Role = Literal["all", "api", "worker"]
 """What one `serve` process does."""
 
+BUCKETS: Final = ("s3", "gs", "az")
+"""Kinds of object storage. Their credentials and endpoints are in each cloud's own environment variables,
+such as `AWS_ACCESS_KEY_ID`, `AWS_REGION` and `AWS_ENDPOINT`."""
 STORES: Final = ("sqlite",)
-BLOBS: Final = ("file",)
+BLOBS: Final = ("file", *BUCKETS)
 KEYLESS: Final = ("sandbox",)
 """Provider kinds that are asked without a key."""
 
@@ -73,11 +76,15 @@ def _blobs_url(text: str) -> str | None:
     scheme, _, rest = text.partition("://")
     if scheme not in BLOBS:
         return f"unknown blob scheme; known: {', '.join(BLOBS)}"
+    if scheme in BUCKETS:
+        good = _BUCKET.fullmatch(rest) is not None
+        return None if good else f"must be {scheme}://BUCKET or {scheme}://BUCKET/PREFIX"
     if not rest.startswith("/") or not _PRINTED.fullmatch(rest):
         return "must be file:///FOLDER, with the whole path"
     return None
 
 
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}/?")
 _PRINTED: Final = re.compile(r"[!-~]+")
 
 Text = Annotated[str, Meta(min_length=1, max_length=2048)]
@@ -94,6 +101,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     Every link is built from `public_url`, never from a request. `grace_seconds` is how long open
     requests may finish at a stop; the two waits are the most a `?wait=` and a synchronous dialect hold.
+    `playground` serves a page at `/` on which a user tries it all with a token of theirs.
     """
 
     host: Annotated[str, Meta(min_length=1, max_length=255)] = "0.0.0.0"
@@ -104,6 +112,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     grace_seconds: Annotated[int, Meta(ge=0, le=3600)] = 25
     max_wait_seconds: Annotated[int, Meta(ge=0, le=120)] = 25
     sync_wait_seconds: Annotated[int, Meta(ge=1, le=600)] = 110
+    playground: bool = False
 
     @property
     def address(self) -> str:
@@ -142,9 +151,10 @@ class BlobsSettings(Struct, frozen=True, forbid_unknown_fields=True):
     url: BlobsUrl = "file:///var/lib/safelight/blobs"
 
     @property
-    def folder(self) -> Path:
-        """The folder of a `file:` URL."""
-        return Path(self.url.partition("://")[2])
+    def folder(self) -> Path | None:
+        """The folder of a `file:` URL; None for object storage."""
+        scheme, _, rest = self.url.partition("://")
+        return Path(rest) if scheme == "file" else None
 
 
 class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,9 +184,14 @@ class OutboundSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WebhooksSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """How deliveries are sent."""
+    """How deliveries are sent. The gptimage2.plus form's own figures are its document's.
+
+    One try takes at most `attempt_seconds`. An endpoint is disabled by `disable_after` failed tries in a
+    row, counted over all its deliveries.
+    """
 
     attempt_seconds: Annotated[int, Meta(ge=1, le=60)] = 15
+    disable_after: Annotated[int, Meta(ge=1, le=10_000)] = 20
 
 
 class TelemetrySettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,8 +1,9 @@
-"""Images by signed link: the link is the permission, whoever holds it.
+"""Images by link: the link is the permission, whoever holds it.
 
-The path must be spelled exactly as it was signed: a percent sign or a doubled slash that would lead to
-the same blob is an altered link. What a key holds never changes, so its hash is remembered and stands
-for it. Bytes go out in pieces, at the reader's pace.
+A signed link is good for minutes, a durable one as long as its job. The path must be spelled exactly as
+it was made: a percent sign or a doubled slash that would lead to the same blob is an altered link. What
+a key holds never changes, so its hash is remembered and stands for it. Where blobs have addresses of
+their own a reader is sent on to a fresh one; else bytes go out in pieces, at the reader's pace.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from litestar import get
@@ -20,8 +21,8 @@ from litestar.handlers import HTTPRouteHandler
 from gateway.api.exchange import Answer, Reply, exchange_of
 from gateway.api.gate import PUBLIC
 from gateway.api.jobs import matches
+from gateway.blobs import file_name, media_type
 from gateway.errors import Problem
-from policies import ids
 
 if TYPE_CHECKING:
     from gateway.api.exchange import Headers
@@ -29,14 +30,26 @@ if TYPE_CHECKING:
 
 PIECE: Final = 64 * 1024
 MOST_HASHES: Final = 20_000
-MEDIA_TYPES: Final = {"png": b"image/png", "jpg": b"image/jpeg", "webp": b"image/webp"}
+LIFE_SECONDS: Final = 900
+"""How long the address that a durable link leads to is good; a signed link's lives no longer than that."""
+SHORTEST_SECONDS: Final = 60
 OPEN: Final = (
     (b"access-control-allow-origin", b"*"),
     (b"access-control-expose-headers", b"Content-Disposition, ETag, X-Request-Id"),
     (b"cross-origin-resource-policy", b"cross-origin"),
-    (b"cache-control", b"private, max-age=600, immutable"),
     (b"content-security-policy", b"default-src 'none'; sandbox; frame-ancestors 'none'"),
 )
+BRIEF: Final = (b"cache-control", b"private, max-age=600, immutable")
+LASTING: Final = (b"cache-control", b"public, max-age=86400, immutable")
+
+
+class Asked(NamedTuple):
+    """What a good link asks for. `seconds` is how long an address it leads to may live."""
+
+    key: str
+    attach: bool
+    seconds: int
+    cache: tuple[bytes, bytes]
 
 
 class FileCalls:
@@ -56,38 +69,64 @@ class FileCalls:
         return [get("/files/{key:path}", operation_id="getFile", opt=PUBLIC)(self.file)]
 
     async def file(self, request: Request[Any, Any, Any]) -> Reply:
-        """Read an image by its signed link.
+        """Read an image by its link.
 
-        The bytes are those the provider made. `download=1` asks for them as an attachment.
+        The bytes are those the provider made, perhaps at another address: follow redirects. `download=1`
+        asks for them as an attachment.
         """
         exchange = exchange_of(request.scope)
-        key, download = self._checked(request.scope)
-        known = self._hashes.get(key)
-        if known is not None and matches(exchange.fields.get(b"if-none-match"), _tag(known)):
-            return Answer(304, [(b"etag", _tag(known)), *OPEN])
-        data = await self._blobs.read(key)
+        asked = self._checked(request.scope)
+        wanted = exchange.fields.get(b"if-none-match")
+        known = self._hashes.get(asked.key)
+        if known is not None and matches(wanted, _tag(known)):
+            return Answer(304, [(b"etag", _tag(known)), *OPEN, asked.cache])
+        away = None if exchange.head else await self._away(asked)
+        if away is not None:
+            return away
+        data = await self._blobs.read(asked.key)
         if data is None:
             raise Problem("not_found", headers=dict([_OPEN_TEXT]))
-        tag = _tag(known or await self._hash(key, data))
-        headers = [(b"etag", tag), *OPEN, *_naming(key, attach=download)]
-        if matches(exchange.fields.get(b"if-none-match"), tag):
+        tag = _tag(known or await self._hash(asked.key, data))
+        headers = [(b"etag", tag), *OPEN, asked.cache, *_naming(asked)]
+        if matches(wanted, tag):
             return Answer(304, headers)
         return Pieces(headers, data)
 
-    def _checked(self, scope: Any) -> tuple[str, bool]:
-        """Return the key a link names and whether to attach; `Problem` for a link that is not good."""
-        key = scope["path_params"]["key"].removeprefix("/")
+    async def _away(self, asked: Asked) -> Answer | None:
+        """Return where an image is to be had instead; None where it is had here.
+
+        It may be remembered for a third of the time it is good, so that nobody comes too late.
+        """
+        address = await self._blobs.get_url(asked.key, asked.seconds, attach=asked.attach)
+        if address is None:
+            return None
+        if await self._blobs.size(asked.key) is None:
+            raise Problem("not_found", headers=dict([_OPEN_TEXT]))
+        cache = b"private, max-age=%d" % (asked.seconds // 3)
+        return Answer(302, [(b"location", address.encode("ascii")), *OPEN, (b"cache-control", cache)])
+
+    def _checked(self, scope: Any) -> Asked:
+        """Return what a link asks for; `Problem` for a link that is not good."""
+        path = scope["path_params"]["key"].removeprefix("/")
         values = _values(scope["query_string"])
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
-        if values is None or not raw.endswith(b"/files/" + key.encode()):
+        if values is None or not raw.endswith(b"/files/" + path.encode()):
             raise Problem("link_invalid", headers=dict([_OPEN_TEXT]))
-        match self._links.check(key, values["exp"], values["sig"], self._now()):
+        attach = "download" in values
+        if "exp" not in values:
+            key = self._links.lasting(path)
+            if key is None:
+                raise Problem("link_invalid", headers=dict([_OPEN_TEXT]))
+            return Asked(key, attach, LIFE_SECONDS, LASTING)
+        now = self._now()
+        match self._links.check(path, values["exp"], values["sig"], now):
             case "invalid":
                 raise Problem("link_invalid", headers=dict([_OPEN_TEXT]))
             case "expired":
                 raise Problem("link_expired", headers=dict([_OPEN_TEXT]))
             case "ok":
-                return key, values.get("download") == "1"
+                left = int(values["exp"]) - now // 1000
+                return Asked(path, attach, max(SHORTEST_SECONDS, left), BRIEF)
 
     async def _hash(self, key: str, data: bytes) -> str:
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
@@ -118,17 +157,15 @@ class Pieces:
 
 
 def _values(query: bytes) -> dict[str, str] | None:
-    """Return a link's parameters, each once and none unknown; None for any other query."""
+    """Return a link's parameters, as either kind of link has them; None for any other query."""
     try:
         pairs = parse_qsl(
-            query.decode("latin-1"), keep_blank_values=True, strict_parsing=True, max_num_fields=3
+            query.decode("latin-1"), keep_blank_values=True, strict_parsing=bool(query), max_num_fields=3
         )
     except ValueError:
         return None
     values = dict(pairs)
-    wanted = {"exp", "sig"} | ({"download"} & values.keys())
-    plain = b"%" not in query and b"+" not in query
-    good = plain and len(values) == len(pairs) and values.keys() == wanted
+    good = len(values) == len(pairs) and values.keys() - {"download"} in ({"exp", "sig"}, set())
     return values if good and values.get("download", "1") == "1" else None
 
 
@@ -136,11 +173,10 @@ def _tag(digest: str) -> bytes:
     return f'"{digest}"'.encode()
 
 
-def _naming(key: str, *, attach: bool) -> Headers:
+def _naming(asked: Asked) -> Headers:
     """Return what a browser is told the image is: its type, and `job_…-0.png` as its name."""
-    _, job, name = key.split("/")
-    kind = b"attachment" if attach else b"inline"
+    kind = "attachment" if asked.attach else "inline"
     return (
-        (b"content-type", MEDIA_TYPES[name.rpartition(".")[2]]),
-        (b"content-disposition", b'%s; filename="%s-%s"' % (kind, ids.shown(job).encode(), name.encode())),
+        (b"content-type", media_type(asked.key).encode()),
+        (b"content-disposition", f'{kind}; filename="{file_name(asked.key)}"'.encode()),
     )

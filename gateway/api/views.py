@@ -29,7 +29,10 @@ _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 class OutputView(Struct, frozen=True):
-    """One delivered image, byte for byte as it was made. `url` is good until `expires_at`."""
+    """One delivered image, byte for byte as it was made.
+
+    `url` is good until `expires_at`; where that is null, for as long as the job is kept.
+    """
 
     index: int
     url: Url
@@ -40,7 +43,7 @@ class OutputView(Struct, frozen=True):
     sha256: str
     seed: str | None
     variants: dict[str, Url]
-    expires_at: Time
+    expires_at: Time | None
 
 
 class JobErrorView(Struct, frozen=True):
@@ -205,20 +208,25 @@ class Views:
         return JobLinks(address, address + "/events")
 
     def _outputs(self, job: Job, now: int) -> tuple[OutputView, ...]:
-        return tuple([self._output(output, now) for output in job.outputs]) if job.outputs else ()
+        lasting = job.links == "durable"
+        return tuple([self._output(output, now, lasting=lasting) for output in job.outputs])
 
-    def _output(self, output: Output, now: int) -> OutputView:
+    def link(self, key: str, now: int, *, lasting: bool) -> str:
+        """Return a link to one blob: durable, or signed at this instant."""
+        return self._links.durable(key) if lasting else self._links.make(key, now)
+
+    def _output(self, output: Output, now: int, *, lasting: bool) -> OutputView:
         return OutputView(
             index=output.index,
-            url=self._links.make(output.key, now),
+            url=self.link(output.key, now, lasting=lasting),
             media_type=output.media_type,
             width=output.width,
             height=output.height,
             bytes=output.bytes,
             sha256=output.sha256,
             seed=output.seed,
-            variants={name: self._links.make(key, now) for name, key in output.variants.items()},
-            expires_at=time_text(self._links.expires_at(now)),
+            variants={name: self.link(key, now, lasting=lasting) for name, key in output.variants.items()},
+            expires_at=None if lasting else time_text(self._links.expires_at(now)),
         )
 
 

@@ -8,9 +8,12 @@ passing through here.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.errors import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Mapping
 
 
 class BlobsUnavailable(Fault):
@@ -25,11 +28,23 @@ class Blobs(Protocol):
     Keys are as `gateway.blobs.keys` spells them.
     """
 
+    @property
+    def put_headers(self) -> Mapping[str, str]:
+        """What a PUT to `put_url` must carry beside its type, which one cloud asks for."""
+        ...
+
     async def put(self, key: str, data: bytes) -> bytes:
         """Store a blob durably and return what the key now holds.
 
         That is `data`, or what an attempt before a crash stored under the key: it stays, and its bytes are
         the ones to go on with. May be repeated. A crash leaves a blob whole or absent.
+        """
+        ...
+
+    async def take(self, key: str, pieces: AsyncIterable[bytes]) -> str | None:
+        """Store what arrives piece by piece and return its SHA-256 in hex; None where the key is taken.
+
+        Nothing is kept of pieces that do not come to their end.
         """
         ...
 
@@ -53,8 +68,8 @@ class Blobs(Protocol):
         """
         ...
 
-    async def get_url(self, key: str, seconds: int, name: str, *, attach: bool) -> str | None:
-        """Return an address that serves a blob for some time, under a file name, shown or to be saved.
+    async def get_url(self, key: str, seconds: int, *, attach: bool = False) -> str | None:
+        """Return an address that serves a blob for some time, to be shown or, with `attach`, to be saved.
 
         None where the house serves it itself. The blob need not be there: the address answers 404 then.
         """

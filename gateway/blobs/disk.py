@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 import os
 import secrets
 import shutil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from gateway.blobs.contract import BlobsUnavailable
 from gateway.blobs.keys import checked, checked_folder
 from gateway.errors import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterable, Callable, Iterator, Mapping
     from pathlib import Path
 
 UNFINISHED: Final = ".unfinished"
@@ -36,10 +37,34 @@ class FolderBlobs:
         self._root = root
         self._link = link
 
+    @property
+    def put_headers(self) -> Mapping[str, str]:
+        """What a PUT to `put_url` must carry: nothing, there is none."""
+        return {}
+
     async def put(self, key: str, data: bytes) -> bytes:
         """Store a blob unless its key is taken; return what the key now holds."""
         with _faults():
             return await asyncio.to_thread(self._put, self.path(key), data)
+
+    async def take(self, key: str, pieces: AsyncIterable[bytes]) -> str | None:
+        """Store what arrives unless the key is taken; return its SHA-256 in hex, or None."""
+        path, digest = self.path(key), hashlib.sha256()
+        with _faults():
+            fresh = await asyncio.to_thread(self._fresh)
+            file = await asyncio.to_thread(fresh.open, "xb")
+            try:
+                async for piece in pieces:
+                    digest.update(piece)
+                    await asyncio.to_thread(file.write, piece)
+                await asyncio.to_thread(_finish, file)
+                await asyncio.to_thread(self._name, fresh, path)
+            except FileExistsError:
+                return None
+            finally:
+                file.close()
+                fresh.unlink(missing_ok=True)
+        return digest.hexdigest()
 
     async def read(self, key: str) -> bytes | None:
         """Return a blob's bytes; None where there is none, or no longer."""
@@ -62,7 +87,7 @@ class FolderBlobs:
         checked(key)
         return None
 
-    async def get_url(self, key: str, _seconds: int, _name: str, *, attach: bool) -> str | None:  # noqa: ARG002 - the contract's
+    async def get_url(self, key: str, _seconds: int, *, attach: bool = False) -> str | None:  # noqa: ARG002 - the contract's
         """Return None: our own route serves a folder."""
         checked(key)
         return None
@@ -89,18 +114,22 @@ class FolderBlobs:
         return self._root / checked(key)
 
     def _put(self, path: Path, data: bytes) -> bytes:
-        path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._fresh()
         try:
             _write(fresh, data)
-            self._claim(fresh, path)
+            self._name(fresh, path)
         except FileExistsError:
             return path.read_bytes()
         finally:
             fresh.unlink(missing_ok=True)
+        return data
+
+    def _name(self, fresh: Path, path: Path) -> None:
+        """Give a written file its name, durably; `FileExistsError` where the name is taken."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._claim(fresh, path)
         for parent in (path.parent, path.parent.parent, self._root):
             _sync(parent)
-        return data
 
     def _claim(self, fresh: Path, path: Path) -> None:
         """Give a written file its name; `FileExistsError` where the name is taken, which a rename ignores."""
@@ -175,8 +204,13 @@ def _delete(path: Path) -> None:
 def _write(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        _finish(file)
+
+
+def _finish(file: BinaryIO) -> None:
+    """Make what was written durable."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

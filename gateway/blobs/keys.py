@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from policies import ids
+
 if TYPE_CHECKING:
     from gateway.secrets import Keyring
     from gateway.store.contract import Remains
@@ -46,6 +48,12 @@ def is_key(text: str) -> bool:
 def media_type(key: str) -> str:
     """Return the type of what a key holds."""
     return MEDIA_TYPES[key.rpartition(".")[2]]
+
+
+def file_name(key: str) -> str:
+    """Return what a browser is told to call it: `job_…-0.png`."""
+    _, job, name = key.split("/")
+    return f"{ids.shown(job)}-{name}"
 
 
 def checked(key: str) -> str:

@@ -119,7 +119,7 @@ async def test_folders_have_no_address(tmp_path: Path) -> None:
     blobs = FolderBlobs(tmp_path)
     assert await blobs.size(KEY) is None
     assert await blobs.put_url(KEY, "image/png", 1, 60) is None
-    assert await blobs.get_url(KEY, 60, "a.png", attach=False) is None
+    assert await blobs.get_url(KEY, 60) is None
     await blobs.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from gateway.configure import OVERRIDES, load, read
 from gateway.documents import Mistake
 from gateway.secrets import Secret
-from gateway.settings import Role, Settings
+from gateway.settings import BlobsSettings, Role, Settings
 from gateway.shapes import shape_of
 
 KINDS = ("openai", "sandbox")
@@ -79,6 +79,7 @@ secret: ["${env:SECRET}", "${file:/run/key}"]
     assert (found.worker.concurrency, found.retention.jobs_days) == (0, 7)
     assert found.store.path == Path("/var/lib/safelight.db")
     assert found.blobs.folder == Path("/var/lib/blobs")
+    assert BlobsSettings(url="s3://bucket/prefix").folder is None
     assert found.auth.issuers[0].claims.roles == "realm_access.roles"
     assert found.providers["main"].key == Secret("sk-1")
     assert found.secret == (Secret(SECRET), Secret("sk-file"))
@@ -145,7 +146,11 @@ def test_wrong_override_names_its_variable() -> None:
         ("store: {url: 'sqlite://host/x'}", ["must be sqlite:///FILE"]),
         ("store: {url: 'sqlite:///'}", ["must be sqlite:///FILE"]),
         ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
-        ("blobs: {url: 's3://bucket'}", ["unknown blob scheme; known: file"]),
+        ("blobs: {url: 'ftp://bucket'}", ["unknown blob scheme; known: file, s3, gs, az"]),
+        ("blobs: {url: 's3://'}", ["must be s3://BUCKET or s3://BUCKET/PREFIX"]),
+        ("blobs: {url: 'gs://b/../c'}", ["must be gs://BUCKET or gs://BUCKET/PREFIX"]),
+        ("blobs: {url: 's3://key:word@bucket'}", ["must be s3://BUCKET or s3://BUCKET/PREFIX"]),
+        ("blobs: {url: 'az://Bucket?x'}", ["must be az://BUCKET or az://BUCKET/PREFIX"]),
         ("secret: '${env:A}'", ["secret: must be a list, not text"]),
         ("secret: ['${env:NONE}']", ["secret[0]: ${env:NONE} is not set in the environment"]),
         ("secret: ['${file:/run/none}']", ["${file:/run/none} cannot be read: no such file or directory"]),

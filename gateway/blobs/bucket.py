@@ -1,0 +1,216 @@
+"""Blobs as objects in a bucket of S3, Google Cloud Storage or Azure: the only room that knows `obstore`.
+
+An object is made on the condition that there is none (`If-None-Match: *`), so the first one stays, as in
+a folder. Credentials, region and endpoint are those of each cloud's own environment variables, such as
+`AWS_ACCESS_KEY_ID` and `AWS_ENDPOINT`; nothing of them is in our settings. What a storage says comes out
+as our fault in a few plain words, without its text. Clients send and fetch bytes at signed addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import uuid
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import AzureStore, from_url
+
+from gateway.blobs.contract import BlobsUnavailable
+from gateway.blobs.keys import checked, checked_folder, file_name, media_type
+from gateway.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Mapping
+
+    from obstore.store import GCSStore, RetryConfig, S3Store
+
+SECONDS: Final = 30.0
+"""The most one verb takes, its repeats included."""
+MOST_CALLS: Final = 32
+"""Calls under way at once: the rest wait their turn, within their time."""
+MOST_BYTES: Final = 128 * 2**20
+"""What is larger was not put by the house, and is not read into its memory."""
+CACHE: Final = "private, max-age=600, immutable"
+
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+_CODE: Final = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
+_STATUS: Final = re.compile(r"status code: ([1-5][0-9]{2})\b")
+_DOUBLES: Final = (b"first", b"second")
+
+
+class BucketBlobs:
+    """Blobs under a URL such as `s3://bucket/prefix`. `options` go before the environment's.
+
+    Raises `Refusal` for a URL or an environment that describes no storage.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, str] = _NONE,
+        *,
+        seconds: float = SECONDS,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._url = url
+        self._seconds = seconds
+        self._most_bytes = most_bytes
+        self._turns = asyncio.Semaphore(MOST_CALLS)
+        try:
+            self._store = _open(url, options, seconds)
+        except (BaseError, ValueError) as error:
+            raise Refusal(f"blobs {url}: the environment describes no such storage") from error
+
+    @property
+    def put_headers(self) -> Mapping[str, str]:
+        """What a PUT to `put_url` must carry beside its type."""
+        return {"x-ms-blob-type": "BlockBlob"} if isinstance(self._store, AzureStore) else {}
+
+    async def put(self, key: str, data: bytes) -> bytes:
+        """Store a blob unless its key is taken; return what the key now holds."""
+        if await self._create(key, data):
+            return data
+        held = await self.read(key)
+        if held is None:
+            raise BlobsUnavailable("the key was taken and is free again")
+        return held
+
+    async def take(self, key: str, pieces: AsyncIterable[bytes]) -> str | None:
+        """Store what arrives unless the key is taken; return its SHA-256 in hex, or None.
+
+        It is held in memory meanwhile: bytes that come through here are few, others go to `put_url`.
+        """
+        data = b"".join([piece async for piece in pieces])
+        return hashlib.sha256(data).hexdigest() if await self._create(key, data) else None
+
+    async def read(self, key: str) -> bytes | None:
+        """Return a blob's bytes; None where there is none, or no longer, or far too many bytes."""
+        checked(key)
+        async with self._call():
+            try:
+                found = await obstore.get_async(self._store, key)
+                if found.meta["size"] > self._most_bytes:
+                    return None
+                return bytes(await found.bytes_async())
+            except FileNotFoundError:
+                return None
+
+    async def size(self, key: str) -> int | None:
+        """Return how many bytes a key holds; None where there is no blob."""
+        checked(key)
+        async with self._call():
+            try:
+                return (await obstore.head_async(self._store, key))["size"]
+            except FileNotFoundError:
+                return None
+
+    async def delete(self, prefix: str) -> None:
+        """Remove all blobs of a job, by what `folder` returned. A job without any is no error."""
+        checked_folder(prefix)
+        async with self._call():
+            found = await obstore.list(self._store, prefix).collect_async()
+            for each in found:
+                try:
+                    await obstore.delete_async(self._store, each["path"])
+                except FileNotFoundError:
+                    continue  # another one that deletes was faster
+
+    async def put_url(self, key: str, _media_type: str, _size: int, seconds: int) -> str | None:
+        """Return an address that takes a PUT. It holds nobody to a type or a size: who reads, looks."""
+        return await self._sign("PUT", key, seconds)
+
+    async def get_url(self, key: str, seconds: int, *, attach: bool = False) -> str | None:
+        """Return an address that serves a blob as it was put: shown. None where it is to be saved."""
+        return None if checked(key) and attach else await self._sign("GET", key, seconds)
+
+    async def tidy(self) -> int:
+        """Remove nothing: an object is there whole or not at all."""
+        return 0
+
+    async def check(self) -> None:
+        """Write, overwrite, read and delete an object; raises `Refusal` with what the storage does not do."""
+        prefix = f"{'0' * 16}/{uuid.uuid4()}"
+        key = f"{prefix}/0.png"
+        try:
+            held = [await self.put(key, data) for data in _DOUBLES]
+            read = await self.read(key)
+            await self.delete(prefix)
+            left = await self.size(key)
+        except BlobsUnavailable as error:
+            raise Refusal(f"blobs {self._url}: {error}") from error
+        if held != [_DOUBLES[0]] * 2 or read != _DOUBLES[0]:
+            raise Refusal(f"blobs {self._url}: the storage overwrites in spite of If-None-Match")
+        if left is not None:
+            raise Refusal(f"blobs {self._url}: a deleted object is still there")
+
+    async def close(self) -> None:
+        """Do nothing: connections end by themselves."""
+
+    async def _create(self, key: str, data: bytes) -> bool:
+        """Store a blob, and say whether it was; not where the key is taken."""
+        shown = {
+            "Content-Type": media_type(checked(key)),
+            "Content-Disposition": f'inline; filename="{file_name(key)}"',
+            "Cache-Control": CACHE,
+        }
+        async with self._call():
+            try:
+                await obstore.put_async(self._store, key, data, attributes=shown, mode="create")
+            except AlreadyExistsError:
+                return False
+            return True
+
+    async def _sign(self, method: Any, key: str, seconds: int) -> str:
+        checked(key)
+        async with self._call():
+            return await obstore.sign_async(self._store, method, key, timedelta(seconds=seconds))
+
+    @asynccontextmanager
+    async def _call(self) -> AsyncIterator[None]:
+        """Bound what is done inside by time and number, and map what the storage says to our fault."""
+        try:
+            async with asyncio.timeout(self._seconds), self._turns:
+                yield
+        except (BaseError, OSError) as error:  # TimeoutError is an OSError
+            raise BlobsUnavailable(_word(error)) from error
+
+
+def _open(url: str, options: Mapping[str, str], seconds: float) -> S3Store | GCSStore | AzureStore:
+    bound = timedelta(seconds=seconds)
+    again: RetryConfig = {
+        "max_retries": 2,
+        "retry_timeout": bound,
+        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": bound, "base": 2},
+    }
+    client = {"allow_http": True, "connect_timeout": timedelta(seconds=5), "timeout": bound}
+    settings: Any = {**options, "client_options": client, "retry_config": again}
+    if url.startswith("s3:"):
+        settings["disable_bulk_delete"] = True  # deletes of many are what servers of S3's API differ in
+    return cast("S3Store | GCSStore | AzureStore", from_url(url, **settings))
+
+
+def _word(error: Exception) -> str:
+    """Say in plain words what a storage did, with its own code where it gave one."""
+    text = str(error)
+    found = _CODE.search(text) or _STATUS.search(text)
+    told = f" ({found[1]})" if found else ""
+    match error:
+        case TimeoutError():
+            return "no answer in time"
+        case FileNotFoundError():
+            return f"there is no such bucket{told}"
+        case PermissionDeniedError() | UnauthenticatedError():
+            return f"the credentials may not do this{told}"
+        case _:
+            return f"no usable answer{told}"
