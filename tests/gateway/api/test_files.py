@@ -1,12 +1,14 @@
-"""Images by signed link: the link alone decides, and every altered byte of it counts."""
+"""Images by link: the link alone decides, and every altered byte of it counts."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
 from gateway.api.files import PIECE, FileCalls
+from gateway.blobs import FolderBlobs
 from policies import ids
 from tests.fakes.jobs import NOON, uuid
 from tests.gateway.api.conftest import URL, Site
@@ -134,3 +136,98 @@ async def test_hashes_are_bounded(site: Site) -> None:
     for key in (KEY, THUMB, KEY):
         answer = await site.direct(calls.file, await linked(site, key), key=key).done()
         assert answer.headers["etag"] == f'"{hashlib.sha256(DATA).hexdigest()}"'
+
+
+async def lasting(site: Site, key: str = KEY) -> str:
+    """Store an image and return the target of its durable link."""
+    await site.blobs.put(key, DATA)
+    return site.links.durable(key).removeprefix(URL)
+
+
+async def test_durable_link_brings_bytes(site: Site) -> None:
+    """A durable link brings the image at any time, for every cache to keep."""
+    target = await lasting(site)
+    site.jobs.at += 10**12
+    for more in ("", "?download=1"):
+        answer = await site.ask("GET", target + more)
+        assert (answer.status, answer.body) == (200, DATA)
+        assert answer.headers["cache-control"] == "public, max-age=86400, immutable"
+    assert answer.headers["content-disposition"].startswith("attachment;")
+    tag = answer.headers["etag"]
+    again = await site.ask("GET", target, ("If-None-Match", tag))
+    assert (again.status, again.headers["cache-control"]) == (304, "public, max-age=86400, immutable")
+    assert (await site.ask("HEAD", target)).headers["content-length"] == str(len(DATA))
+
+
+async def test_altered_durable_link_is_refused(site: Site) -> None:
+    """A durable link altered at any letter is 403, and so is one to what was never there."""
+    target = await lasting(site)
+    others = [
+        target.replace(uuid(1), uuid(2)),
+        target.replace(KEY, THUMB),
+        target.replace("/0.png/", "/1.png/"),
+    ]
+    for place in range(len("/files/"), len(target)):
+        others += [target[:place] + c + target[place + 1 :] for c in "A0_/%" if c != target[place]]
+    others += [
+        target[:-4],
+        target + "/",
+        target[:-4] + ".webp",
+        target + "?x=1",
+        target + "?download=",
+        target + "?",
+    ]
+    answers = [await site.ask("GET", other) for other in others]
+    assert {(answer.status, answer.json["code"]) for answer in answers[:-1]} == {(403, "link_invalid")}
+    bodies = [{**answer.json, "request_id": "", "instance": ""} for answer in answers[:-1]]
+    assert all(body == bodies[0] for body in bodies)
+    assert answers[-1].status == 200
+
+
+async def test_durable_link_dies_with_blobs(site: Site) -> None:
+    """When a job's images go, their durable links find nothing."""
+    target = await lasting(site)
+    await site.blobs.delete(KEY.rpartition("/")[0])
+    assert (await site.ask("GET", target)).status == 404
+
+
+class Elsewhere(FolderBlobs):
+    """Blobs with addresses of their own."""
+
+    async def get_url(self, key: str, seconds: int, *, attach: bool = False) -> str | None:
+        """Return an address that says for how long it was asked."""
+        return None if attach else f"https://bucket.example/{key}?seconds={seconds}"
+
+
+@pytest.fixture
+def away(site: Site, tmp_path: Path) -> Site:
+    """A site whose images are served from elsewhere."""
+    site.blobs = Elsewhere(tmp_path / "elsewhere")
+    return site.rebuilt(blobs=site.blobs)
+
+
+async def test_readers_are_sent_elsewhere(away: Site) -> None:
+    """Where images have addresses, a link leads to a fresh one that outlives its own memory in caches."""
+    signed, durable = await linked(away), away.links.durable(KEY).removeprefix(URL)
+    for target, later, seconds in (
+        (signed, 0, 600),
+        (signed, 590, 60),
+        (durable, 0, 900),
+        (durable, 10**8, 900),
+    ):
+        away.jobs.at = NOON + later * 1000
+        answer = await away.ask("GET", target)
+        assert (answer.status, answer.body) == (302, b"")
+        assert answer.headers["location"] == f"https://bucket.example/{KEY}?seconds={seconds}"
+        assert answer.headers["cache-control"] == f"private, max-age={seconds // 3}"
+        assert answer.headers["access-control-allow-origin"] == "*"
+
+
+async def test_some_answers_stay_here(away: Site) -> None:
+    """HEAD, a download under our name and a missing image are answered here, whoever keeps images."""
+    target = await linked(away)
+    assert (await away.ask("HEAD", target)).headers["content-length"] == str(len(DATA))
+    assert (await away.ask("GET", target + "&download=1")).body == DATA
+    await away.blobs.delete(KEY.rpartition("/")[0])
+    assert (await away.ask("GET", target)).status == 404
+    assert (await away.ask("GET", target.replace("sig=", "sig=A"))).status == 403
