@@ -183,6 +183,33 @@ def check(config: Path | None, role: Role, **chosen: bool) -> None:
 
 
 @command.group()
+def blobs() -> None:
+    """The place where images are kept."""
+
+
+@blobs.command(
+    "check", examples=("safelight blobs check --config safelight.yaml --origin https://app.example.com",)
+)
+@CONFIG
+@click.option(
+    "--origin", "origins", multiple=True, metavar="URL", help="A page's origin. May be given again."
+)
+def check_blobs(config: Path | None, origins: tuple[str, ...]) -> None:
+    """Try the place for images as server and clients will.
+
+    Writes, reads and deletes an object; for object storage also puts and gets one at signed addresses, and
+    asks what browsers ask for pages of server.cors_origins and of --origin. The exit code is 2 where
+    something is wrong; what to set is told. Credentials and endpoint of a bucket are in the environment
+    variables of its cloud, such as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT.
+    """
+    from gateway.cli.screen import Screen
+    from gateway.cli.sources import settings_file
+    from gateway.cli.storage import run_blobs_check
+
+    sys.exit(run_blobs_check(settings_file(config), origins, os.environ, Screen()))
+
+
+@command.group()
 def audit() -> None:
     """The trail of every decision."""
 

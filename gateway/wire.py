@@ -17,7 +17,7 @@ from msgspec import Struct
 class WireRequest(Struct, frozen=True, omit_defaults=True):
     """One request to an upstream. `credential` is a provider entry's name; `seconds` bounds all of it."""
 
-    method: Literal["GET", "POST", "PUT"]
+    method: Literal["GET", "POST", "PUT", "OPTIONS"]
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
-import uuid
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from obstore.exceptions import (
 from obstore.store import AzureStore, from_url
 
 from gateway.blobs.contract import BlobsUnavailable
-from gateway.blobs.keys import checked, checked_folder, file_name, media_type
+from gateway.blobs.keys import checked, checked_folder, file_name, media_type, probe
 from gateway.errors import Refusal
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ MOST_CALLS: Final = 32
 """Calls under way at once: the rest wait their turn, within their time."""
 MOST_BYTES: Final = 128 * 2**20
 """What is larger was not put by the house, and is not read into its memory."""
+ENDPOINTS: Final = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+"""Variables of the environment that hold an address; the library falls over one without its scheme."""
 CACHE: Final = "private, max-age=600, immutable"
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -67,6 +69,11 @@ class BucketBlobs:
         self._seconds = seconds
         self._most_bytes = most_bytes
         self._turns = asyncio.Semaphore(MOST_CALLS)
+        for name in ENDPOINTS:
+            if not os.environ.get(name, "http://").startswith(("http://", "https://")):
+                raise Refusal(
+                    f"blobs {url}: {name} must be a whole address, such as https://storage.example.com"
+                )
         try:
             self._store = _open(url, options, seconds)
         except (BaseError, ValueError) as error:
@@ -140,8 +147,7 @@ class BucketBlobs:
 
     async def check(self) -> None:
         """Write, overwrite, read and delete an object; raises `Refusal` with what the storage does not do."""
-        prefix = f"{'0' * 16}/{uuid.uuid4()}"
-        key = f"{prefix}/0.png"
+        prefix, key = probe()
         try:
             held = [await self.put(key, data) for data in _DOUBLES]
             read = await self.read(key)
