@@ -22,6 +22,7 @@ from gateway.auth import Authenticator, Trusted, dev_issuer, trust
 from gateway.blobs import Blobs, Links, open_blobs
 from gateway.crash import Hook, nowhere
 from gateway.dialects.gptimage2_ai import GptImage2Ai
+from gateway.dialects.openai import OpenAI
 from gateway.dialects.speech import Speaker, SpeakerParts
 from gateway.errors import Refusal
 from gateway.ids import Coin, uuid7
@@ -177,6 +178,7 @@ class House:
         parts = SpeakerParts(
             jobs=self.jobs,
             uploads=self.uploads,
+            studio=self.studio,
             links=links,
             blobs=self.blobs,
             lifetime=self.lifetime,
@@ -184,7 +186,7 @@ class House:
             public_url=self.public_url,
             sync_seconds=self.settings.server.sync_wait_seconds,
         )
-        return (GptImage2Ai(parts),)
+        return (GptImage2Ai(parts), OpenAI(parts))
 
     def _api_parts(self) -> ApiParts:
         server = self.settings.server

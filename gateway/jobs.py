@@ -38,7 +38,7 @@ from gateway.store.contract import (
     Submitted,
     Watch,
 )
-from policies import access, menu, pricing, prompts, quota
+from policies import access, aliases, menu, pricing, prompts, quota
 from policies.bundle import Bundle, Plan
 from policies.model import Deny, Job, JobRequest, JobState, Principal, Reason, Usage
 from policies.routing import Offer, Resolved, Router
@@ -182,7 +182,8 @@ class Jobs:
     ) -> Accepted:
         """Admit a job, or return the one its key made before; raises `Problem` for every other answer."""
         book = self._rulebook()
-        prepared = self._prepare(who, request, book, manner.tier)
+        asked = _named(request, book.bundle) if manner.aliases else request
+        prepared = self._prepare(who, asked, book, manner.tier)
         if request.operation == "edit" and isinstance(prepared, _Prepared):
             prepared = await self._pin(who, request, prepared)
         job = self._job(who, request, prepared, book, manner)
@@ -453,6 +454,11 @@ def _key(request: JobRequest, key: str | None, manner: Manner) -> Key | None:
     if manner.repeat is not None:
         return Key(f"\x01{manner.dialect}\x01{print_}", print_, manner.repeat)
     return None
+
+
+def _named(request: JobRequest, bundle: Bundle) -> JobRequest:
+    """Return the request with our own name of its model. Its fingerprint stays that of what was asked."""
+    return request if request.model is None else replace(request, model=aliases.meant(request.model, bundle))
 
 
 def _missing() -> NoReturn:

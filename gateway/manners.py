@@ -21,6 +21,7 @@ class Manner(Struct, frozen=True):
 
     `tier` is the class of size it stands for, whatever size was named. `links` None is the plan's choice.
     `repeat` is what a dialect without idempotency keys goes by: a first send, or a retry that attaches.
+    `aliases`: models may be asked for by what other APIs call them.
     """
 
     dialect: Dialect = "native"
@@ -28,6 +29,7 @@ class Manner(Struct, frozen=True):
     variants: tuple[Literal["webp"], ...] = ()
     links: Literal["signed", "durable"] | None = None
     repeat: Literal["attach", "renew"] | None = None
+    aliases: bool = False
 
 
 NATIVE: Final = Manner()

@@ -27,6 +27,7 @@ ROOMS: Final = {
     "jwt": ("gateway.auth", "gateway.jwks"),
     "litestar": ("gateway.api",),
     "msgspec": ("gateway", "policies"),
+    "multipart": ("gateway.dialects.forms",),
     "obstore": ("gateway.blobs.bucket",),
     "prometheus_client": ("gateway.telemetry",),
     "rich": ("gateway.__main__", "gateway.cli"),

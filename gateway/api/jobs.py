@@ -6,7 +6,6 @@ the hot paths: a handler takes the request alone, reads the body once and builds
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,14 +15,15 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET, Struct, UnsetType
 
 from gateway.api.account import LimitsView, limits_view
-from gateway.api.exchange import JSON, Answer, Exchange, Vanished, exchange_of, json_answer, left
+from gateway.api.exchange import JSON, Answer, Exchange, exchange_of, json_answer
 from gateway.api.gate import closed
 from gateway.api.limits import credits_field
 from gateway.api.queries import Cursors, Query
 from gateway.api.views import JobView, Views, etag
+from gateway.api.waiting import until_news
 from gateway.errors import Problem
 from gateway.lifetime import Lifetime
-from gateway.store.contract import Found, JobFilter
+from gateway.store.contract import JobFilter
 from policies import ids
 from policies.access import Action
 from policies.model import EXACT, Flaw, Job, JobRequest, JobState
@@ -134,7 +134,8 @@ class JobCalls:
             query.refuse("after", "is of use with `wait` only")
         query.close()
         if seconds:
-            found = await self._waited(exchange, job, after, min(seconds, self._seconds))
+            most = min(seconds, self._seconds)
+            found = await until_news(self._jobs, self._lifetime, exchange, job, after, most)
         else:
             found = await self._jobs.get(exchange.who, job)
         exchange.usage = found.usage
@@ -218,24 +219,6 @@ class JobCalls:
                 final_prompt=UNSET if quoted.final_prompt is None else quoted.final_prompt,
             )
         )
-
-    async def _waited(self, exchange: Exchange, job: str, after: int | None, seconds: float) -> Found:
-        """Return the job once there is news of it, or as it is when time or this process runs out.
-
-        Raises `Vanished` when the client leaves first.
-        """
-        exchange.waited = True
-        news = asyncio.ensure_future(self._jobs.wait(exchange.who, job, after, seconds))
-        stop = asyncio.ensure_future(self._lifetime.stopping.wait())
-        gone = asyncio.ensure_future(left(exchange.receive))
-        try:
-            await asyncio.wait((news, stop, gone), return_when=asyncio.FIRST_COMPLETED)
-            if gone.done() and not news.done():
-                raise Vanished
-            return news.result() if news.done() else await self._jobs.get(exchange.who, job)
-        finally:
-            for task in (news, stop, gone):
-                task.cancel()
 
     async def _shown(
         self, exchange: Exchange, job: Job, status: int, headers: list[tuple[bytes, bytes]]

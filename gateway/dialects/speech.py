@@ -22,6 +22,7 @@ from policies.model import Job
 if TYPE_CHECKING:
     from gateway.api.exchange import Exchange, Headers
     from gateway.blobs import Blobs, Links
+    from gateway.images import Studio
     from gateway.jobs import Jobs
     from gateway.lifetime import Lifetime
     from gateway.telemetry import Telemetry
@@ -70,6 +71,7 @@ class SpeakerParts:
 
     jobs: Jobs
     uploads: Uploads
+    studio: Studio
     links: Links
     blobs: Blobs
     lifetime: Lifetime

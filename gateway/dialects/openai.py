@@ -1,0 +1,224 @@
+"""OpenAI's Images API, spoken to our clients: generations and edits, answered with the pictures themselves.
+
+The call waits for its job. Who leaves does not cancel it: OpenAI's SDKs send no idempotency key, hang up
+when their time is up and send the same again, by themselves, twice. So a request that says it is a repeat
+attaches to the job its first one made; and who says how long it will listen is answered before, and told
+when to come back. Bodies are `openai_bodies`' to read, errors `openai_errors`' to spell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Raw
+
+from gateway.api.exchange import JSON, Answer, encode
+from gateway.api.jobs import idempotency_key
+from gateway.api.waiting import until_news
+from gateway.dialects import openai_bodies, openai_errors
+from gateway.dialects.forms import is_form, read_form
+from gateway.dialects.speech import NO_STORE, REPLAYED, Call, ignored, image, read_object
+from gateway.errors import Problem
+from gateway.manners import Manner
+from policies.access import Action
+from policies.model import InputRef, JobState
+
+if TYPE_CHECKING:
+    from gateway.api.exchange import Exchange, Headers
+    from gateway.dialects.openai_bodies import Brought, Wish
+    from gateway.dialects.speech import SpeakerParts
+    from gateway.jobs import Caller
+    from policies.model import Dialect, Job
+
+FIRST: Final = Manner(dialect="openai", links="durable", repeat="renew", aliases=True)
+AGAIN: Final = Manner(dialect="openai", links="durable", repeat="attach", aliases=True)
+
+REPEATS: Final = b"x-stainless-retry-count"
+LISTENS: Final = (b"x-stainless-read-timeout", b"x-stainless-timeout")
+"""Headers of OpenAI's SDKs: which repeat a request is, and the seconds its sender waits for an answer."""
+MARGIN: Final = 0.25
+"""The part of a client's patience that is kept for the answer's way, at most a second."""
+ROUND_SECONDS: Final = 20.0
+"""How long a hasty client's wait and pause should last together: with its two repeats that is an image."""
+
+USAGE: Final[Mapping[str, object]] = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "total_tokens": 0,
+    "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
+}
+"""What is charged here are credits; there are no tokens to tell of."""
+LIGHT: Final = 64 * 1024
+"""Bytes up to which a body is read or written in place; more would hold up the loop."""
+
+
+class OpenAI:
+    """The dialect."""
+
+    dialect: Dialect = "openai"
+    prefixes: tuple[str, ...] = ("/v1/images",)
+
+    def __init__(self, parts: SpeakerParts) -> None:
+        self._parts = parts
+        self._jobs = parts.jobs
+
+    def calls(self) -> Sequence[Call]:
+        """Return the calls of this API."""
+        generations, edits = "/v1/images/generations", "/v1/images/edits"
+        return (
+            Call("POST", generations, "openaiGenerateImages", Action.WRITE, self.generate),
+            Call("POST", edits, "openaiEditImages", Action.WRITE, self.edit),
+        )
+
+    async def generate(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
+        """Make images."""
+        self._admit()
+        return await self._made(exchange, openai_bodies.wish_of(await read_object(exchange)))
+
+    async def edit(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
+        """Make images from images."""
+        self._admit()
+        brought = await _brought(exchange)
+        inputs = [await self._kept(exchange.who, each) for each in brought.images]
+        mask = None if brought.mask is None else await self._mask(exchange.who, brought.mask)
+        request = openai_bodies.edited(brought.wish.request, inputs, mask)
+        return await self._made(exchange, brought.wish._replace(request=request))
+
+    async def problem(self, problem: Problem, _exchange: Exchange) -> Answer:
+        """Return the answer that tells of a problem."""
+        return openai_errors.of_problem(problem)
+
+    def _admit(self) -> None:
+        if self._parts.lifetime.draining:
+            raise Problem("draining")
+
+    # -- inputs ------------------------------------------------------------------------------------
+
+    async def _kept(self, who: Caller, brought: bytes | str) -> InputRef:
+        """Return the reference to an image, kept as an upload where it came along."""
+        if isinstance(brought, str) and not openai_bodies.is_data(brought):
+            return InputRef(url=brought)
+        upload = await self._parts.uploads.keep(who, await _bytes(brought, "image"))
+        return InputRef(upload=upload.id)
+
+    async def _mask(self, who: Caller, brought: bytes | str) -> InputRef:
+        """Return the reference to a mask, turned to our form: theirs has holes where the picture changes."""
+        if isinstance(brought, str) and not openai_bodies.is_data(brought):
+            raise openai_bodies.flawed("mask", "A mask must be sent along, or be a data URL.")
+        try:
+            ours = await self._parts.studio.whiten(await _bytes(brought, "mask"))
+        except ValueError:
+            told = "A mask must be a PNG, transparent where the picture is to change."
+            raise openai_bodies.flawed("mask", told) from None
+        return InputRef(upload=(await self._parts.uploads.keep(who, ours)).id)
+
+    # -- the job -----------------------------------------------------------------------------------
+
+    async def _made(self, exchange: Exchange, wish: Wish) -> Answer:
+        """Submit, wait, and answer with what came of it."""
+        headers = [*ignored(exchange, wish.ignored)]
+        manner = AGAIN if _repeats(exchange) else FIRST
+        accepted = await self._jobs.submit(exchange.who, wish.request, idempotency_key(exchange), manner)
+        job = accepted.job
+        exchange.usage, exchange.job, exchange.replayed = accepted.usage, job.id, accepted.replayed
+        if accepted.replayed:
+            headers.append(REPLAYED)
+        else:
+            self._parts.telemetry.held(job.hold.amount)
+        if not job.state.ended:
+            job = await self._waited(exchange, job)
+        if job.state is JobState.SUCCEEDED:
+            return await self._shown(job, headers, links=wish.links)
+        if job.state.ended:
+            exchange.code = job.error.code if job.error is not None else None
+            return openai_errors.of_job(job, headers)
+        return openai_errors.still_running([*headers, *self._pause(exchange)])
+
+    async def _waited(self, exchange: Exchange, job: Job) -> Job:
+        found = await until_news(
+            self._jobs, self._parts.lifetime, exchange, job.id, None, self._seconds(exchange)
+        )
+        exchange.usage = found.usage
+        return found.job
+
+    def _seconds(self, exchange: Exchange) -> float:
+        """Return how long this request may wait: no longer than its sender listens."""
+        most, listens = self._parts.sync_seconds, listening(exchange)
+        return most if listens is None else min(most, listens - min(1.0, listens * MARGIN))
+
+    def _pause(self, exchange: Exchange) -> Headers:
+        """Return when to ask again: at once, but after a short wait only when there may be something."""
+        left = 1.0 if self._parts.lifetime.draining else ROUND_SECONDS - self._seconds(exchange)
+        return ((b"retry-after", b"%d" % math.ceil(left)),) if left > 0 else ()
+
+    async def _shown(self, job: Job, headers: Headers, *, links: bool) -> Answer:
+        """Return the answer with a job's pictures."""
+        shown: dict[str, object] = {
+            "created": job.created_at // 1000,
+            "background": "transparent" if job.request.background == "transparent" else "opaque",
+            "output_format": job.request.format,
+            "quality": job.request.quality,
+            "size": job.size,
+        }
+        if links:
+            data = [{"url": image(self._parts, job, output)} for output in job.outputs]
+            body = encode({**shown, "data": data, "usage": USAGE})
+        else:
+            body = await self._written(shown, job)
+        return Answer(200, [JSON, NO_STORE, *headers], body)
+
+    async def _written(self, shown: Mapping[str, object], job: Job) -> bytes:
+        """Return the body that holds a job's pictures themselves."""
+        found = await asyncio.gather(*(self._parts.blobs.read(output.key) for output in job.outputs))
+        pictures = [data for data in found if data is not None]
+        if len(pictures) < len(found):
+            raise Problem("job_erased")
+        if sum(map(len, pictures)) <= LIGHT:
+            return written(shown, pictures)
+        return await asyncio.to_thread(written, shown, pictures)
+
+
+def written(shown: Mapping[str, object], pictures: Sequence[bytes]) -> bytes:
+    """Return an answer's body with pictures in base64."""
+    data = [Raw(b'{"b64_json":"%b"}' % binascii.b2a_base64(each, newline=False)) for each in pictures]
+    return encode({**shown, "data": data, "usage": USAGE})
+
+
+def listening(exchange: Exchange) -> float | None:
+    """Return the seconds after which a request's sender hangs up, where it says so."""
+    for name in LISTENS:
+        try:
+            seconds = float(exchange.fields.get(name, b"nan"))
+        except ValueError:
+            continue
+        if 0 < seconds < math.inf:
+            return seconds
+    return None
+
+
+def _repeats(exchange: Exchange) -> bool:
+    """Say whether a request is one its sender sent before, and got no answer to."""
+    count = exchange.fields.get(REPEATS, b"0")
+    return count.isdigit() and int(count) > 0
+
+
+async def _brought(exchange: Exchange) -> Brought:
+    """Return what the body of an edit asks for, as a form or as JSON."""
+    kind = exchange.text(b"content-type") or ""
+    if not is_form(kind):
+        return openai_bodies.from_object(await read_object(exchange))
+    body = await exchange.body()
+    if len(body) <= LIGHT:
+        return openai_bodies.from_form(read_form(kind, body))
+    return openai_bodies.from_form(await asyncio.to_thread(read_form, kind, body))
+
+
+async def _bytes(brought: bytes | str, param: str) -> bytes:
+    """Return an image that came along, out of its data URL where it is in one."""
+    if isinstance(brought, bytes):
+        return brought
+    return await asyncio.to_thread(openai_bodies.data_of, brought, param)
