@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.providers import KINDS, open_adapter
-from gateway.providers.adapter import Finished, Reading, Running, Task
+from gateway.providers.adapter import Failed, Finished, Handed, Input, Reading, Running, Task
+from gateway.providers.gptimage2_plus import GptImage2Plus
 from gateway.wire import Cut, WireFailure, WireResponse
 from policies.retry import Phase
-from tests.gateway.providers.test_wire import CASES
+from tests.gateway.providers.test_wire import CASES, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ FORMATS: tuple[Format, ...] = ("png", "jpeg", "webp")
 NAMES = [
     "data", "b64_json", "url", "usage", "input_tokens", "output_tokens", "input_tokens_details",
     "image_tokens", "error", "code", "type", "moderation_details", "moderation_stage", "generationId", "id",
-    "status", "outputs", "png", "webp", "jobId", "results", "imageUrl", "seed",
+    "status", "outputs", "png", "webp", "jobId", "results", "imageUrl", "seed", "key",
 ]
 WORDS = [
     "queued", "pending", "running", "succeeded", "failed", "blocked", "moderation_blocked", "gen_1",
@@ -91,7 +92,20 @@ def test_any_bytes_are_read(adapter: Any, phase: Phase, status: int, body: bytes
     check(adapter.read(WireResponse(status, {}, body), phase, task), task, adapter.base_url)
 
 
-@given(st.sampled_from(CASES), st.data())
+@given(statuses, headers, st.binary(max_size=200) | trees.map(lambda tree: json.dumps(tree).encode()))
+def test_any_word_on_inputs_is_read(status: int, named: dict[str, str], body: bytes) -> None:
+    """Whatever is said of an input, its bytes go to a web address without the key, or nowhere."""
+    given_input = Input("image/webp", b"pixels")
+    task = Task("main", "gpt-image-2", "a lighthouse", "task-1", "edit", inputs=(given_input,))
+    found = GptImage2Plus().handed(WireResponse(status, named, body), task, 0)
+    assert isinstance(found, Handed | Failed)
+    if isinstance(found, Handed):
+        assert found.put.url.startswith(("https://", "http://"))
+        assert (found.put.method, found.put.credential, found.put.body) == ("PUT", None, b"pixels")
+        assert 0 < len(found.name) <= 512
+
+
+@given(st.sampled_from([case for case in CASES if not case.stem.startswith("upload_")]), st.data())
 def test_one_foreign_value_is_survived(path: Any, data: st.DataObject) -> None:
     """A documented answer with any one value replaced by any other still gets a reading."""
     case = json.loads(path.read_text())
@@ -100,7 +114,7 @@ def test_one_foreign_value_is_survived(path: Any, data: st.DataObject) -> None:
     if places:
         holder, name = data.draw(st.sampled_from(places))
         holder[name] = data.draw(trees)
-    adapter, task = open_adapter(path.parent.name), Task(**case["task"])
+    adapter, task = open_adapter(path.parent.name), task_of(case["task"])
     answer = WireResponse(case["answer"].get("status", 200), {}, json.dumps(body).encode())
     check(adapter.read(answer, Phase(case["phase"]), task), task, adapter.base_url)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.images import NotAnImage, Picture, Studio, inspect
-from gateway.providers.adapter import Failed, Finished, Image, Reading, Refused, Task
+from gateway.images import NotAnImage, Picture, Studio, draw, inspect, retouch
+from gateway.providers.adapter import Failed, Finished, Image, Input, Reading, Refused, Task
 from gateway.providers.sandbox import HOST, Sandbox, SandboxUpstream
 from gateway.wire import WireRequest, WireResponse
 from policies.retry import Failure, Phase
@@ -130,6 +130,41 @@ async def test_marks_are_text_elsewhere(studio: Studio) -> None:
     """Outside dev a mark is words like any others."""
     images = _images(await _ask(studio, _task("a boat [[refuse]] [[fail]]", seed=1), marks=False))
     assert images != _images(await _ask(studio, _task("a boat", seed=1), marks=False))
+
+
+BOAT, FOX = (draw(words, (320, 240), 1) for words in ("a boat", "a fox"))
+
+
+async def test_edits_begin_from_inputs(studio: Studio) -> None:
+    """An edit is drawn on its inputs, inside its mask, once for each image, each with its own seed."""
+    boat, fox = Input("image/png", BOAT), Input("image/png", FOX)
+    task = _task("at night", operation="edit", inputs=(boat, fox), mask=fox, count=2, seed=5)
+    images = _images(await _ask(studio, task))
+    assert [image.seed for image in images] == ["5", "6"]
+    assert [image.data for image in images] == [
+        retouch("at night", [BOAT, FOX], FOX, (1280, 960), seed, "auto", "jpeg") for seed in (5, 6)
+    ]
+    bare = msgspec.structs.replace(task, mask=None)
+    assert _images(await _ask(studio, bare)) != images
+
+
+async def test_marks_work_on_edits(studio: Studio) -> None:
+    """Trouble may be asked for in an edit's prompt too."""
+    task = _task("at night [[refuse]]", operation="edit", inputs=(Input("image/png", BOAT),))
+    assert await _ask(studio, task) == Refused("input")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": (Input("image/png", b"no picture"),)},
+        {"inputs": (Input("image/png", BOAT), Input("image/png", BOAT[:99]))},
+        {"inputs": (Input("image/png", BOAT),), "mask": Input("image/png", b"")},
+    ],
+)
+async def test_ruined_inputs_are_refused(studio: Studio, change: dict[str, Any]) -> None:
+    """An input or mask that does not decode is told in a whole answer, and nothing is drawn."""
+    assert await _ask(studio, _task(operation="edit", **change)) == Failed(Failure.INVALID)
 
 
 def test_requests_carry_no_key() -> None:
