@@ -62,6 +62,7 @@ FLOORS: Final = (
     ("policies",),
     ("gateway",),
     (
+        "gateway.deliveries",
         "gateway.jobs",
         "gateway.keys",
         "gateway.trail",
@@ -71,7 +72,7 @@ FLOORS: Final = (
     ),
     ("gateway.api", "gateway.dialects"),
     ("gateway.app", "gateway.dev"),
-    ("gateway.__main__", "gateway.cli", "gateway.serve"),
+    ("gateway.__main__", "gateway.cli", "gateway.middleware", "gateway.serve"),
 )
 """Lowest first: a module may know its own floor and those below. The longest name that fits counts."""
 

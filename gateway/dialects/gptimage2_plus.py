@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from gateway.api.jobs import idempotency_key
 from gateway.api.views import time_text
+from gateway.dialects.gptimage2_plus_webhooks import PLACE, AccountWebhooks
 from gateway.dialects.speech import (
     REPLAYED,
     Call,
@@ -24,19 +25,23 @@ from gateway.dialects.speech import (
 )
 from gateway.dialects.zod import Body, Issue, sentence
 from gateway.errors import CATALOGUE, Problem
+from gateway.inputs import MOST_BYTES
 from gateway.manners import Manner
+from policies import ids
 from policies.access import Action
 from policies.model import InputRef, Job, JobRequest, JobState, Quality
 
 if TYPE_CHECKING:
     from gateway.api.exchange import Answer, Exchange, Headers
     from gateway.dialects.speech import SpeakerParts
-    from policies.model import Dialect, Flaw, Output
+    from policies.model import Dialect, Flaw, MediaType, Output
 
 LONGEST_PROMPT: Final = 4000
 MOST: Final = 4
 """Images a job, and inputs an edit."""
 SIZES: Final = ("1024x1024", "1024x1536", "1536x1024")
+MEDIA_TYPES: Final = ("image/png", "image/jpeg", "image/webp")
+LONGEST_NAME: Final = 200
 QUALITIES: Final = ("low", "medium", "high")
 TYPES: Final = ("text2img", "edit")
 
@@ -167,7 +172,7 @@ class GptImage2Plus:
     """The dialect."""
 
     dialect: Dialect = "gptimage2_plus"
-    prefixes: tuple[str, ...] = ("/api/v1", "/api/account/webhooks")
+    prefixes: tuple[str, ...] = ("/api/v1", PLACE)
 
     def __init__(self, parts: SpeakerParts) -> None:
         self._parts = parts
@@ -180,6 +185,7 @@ class GptImage2Plus:
             Call("POST", "/api/v1/generate", "gptimage2PlusGenerate", write, self.generate),
             Call("POST", "/api/v1/upload", "gptimage2PlusUpload", write, self.upload),
             Call("GET", "/api/v1/generations/{id}", "gptimage2PlusGeneration", read, self.poll),
+            *AccountWebhooks(self._parts.webhooks).calls(),
         )
 
     async def generate(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
@@ -205,8 +211,20 @@ class GptImage2Plus:
         return tell(shown, 202, headers)
 
     async def upload(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """Say where an input image is to be put."""
-        raise NotImplementedError
+        """Say where an input image is to be put. A repeat under its key has the same name, a fresh URL."""
+        body = Body(await read_object(exchange))
+        filename = body.text("filename", LONGEST_NAME)
+        kind = body.choice("contentType", MEDIA_TYPES)
+        size = body.whole("size", 1, MOST_BYTES)
+        if body.issues:
+            return _invalid(exchange, body.issues)
+        key = idempotency_key(exchange)
+        media_type = cast("MediaType", kind)
+        ticket = await self._parts.uploads.create(exchange.who, filename, media_type, size, key)
+        headers = [*ignored(exchange, body.others("filename", "contentType", "size"))]
+        if ticket.replayed:
+            headers.append(REPLAYED)
+        return tell({"url": ticket.url, "key": ids.shown(ticket.upload.id, "up_")}, 200, headers)
 
     async def poll(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
         """Read a job."""

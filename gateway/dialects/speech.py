@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.lifetime import Lifetime
     from gateway.telemetry import Telemetry
     from gateway.uploads import Uploads
+    from gateway.webhooks import Webhooks
     from policies.access import Action
     from policies.model import Dialect, Output
 
@@ -71,6 +72,7 @@ class SpeakerParts:
 
     jobs: Jobs
     uploads: Uploads
+    webhooks: Webhooks
     studio: Studio
     links: Links
     blobs: Blobs

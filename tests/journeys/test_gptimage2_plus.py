@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from policies.bundle import Bundle
 from tests.fakes.behavior import Behavior
+from tests.fakes.pictures import png
 from tests.fakes.server import Fake
 from tests.journeys.conftest import Opening, entry
 from tests.journeys.stage import HOUR, Stage
@@ -294,3 +295,148 @@ async def test_job_is_read_in_any_api(stage: Stage) -> None:
     assert shown["outputs"][0]["webp"] == shown["outputs"][0]["png"]
     here = (await create(ann)).json["generationId"]
     assert (await ann.get(f"/v1/jobs/{here}")).json["prompt"] == BRIEF
+
+
+# -- uploads and edits ---------------------------------------------------------------------------------
+
+
+async def put(stage: Stage, url: str, data: bytes, **headers: str) -> Reply:
+    """PUT bytes to the URL of an upload, as anyone who holds it may."""
+    named = {"Content-Type": "image/png", **headers}
+    return await stage.stranger().ask("PUT", url.removeprefix(stage.url), named, data)
+
+
+@pytest.mark.fact("P18", "P24", "P33", "P34", "P35", "P36", "P37", "P38", "P39", "P44")
+async def test_edit_of_an_upload(stage: Stage, upstream: Fake) -> None:
+    """Two steps bring an image, its key makes an edit; the URL of the PUT is good for five minutes."""
+    ann, data = stage.visit(), png(64, 64)
+    declared = {"filename": "../../etc/passwd", "contentType": "image/png", "size": len(data)}
+    asked = await ann.post("/api/v1/upload", declared)
+    assert (asked.status, asked.json.keys()) == (200, {"url", "key"})
+    assert "passwd" not in asked.json["url"] + asked.json["key"]
+    early = await create(ann, type="edit", inputImageKeys=[asked.json["key"]])
+    assert (early.status, early.json["code"]) == (400, "unsupported_option")
+    arrived = await put(stage, asked.json["url"], data)
+    assert (arrived.status, "etag" in arrived.headers) == (200, True)
+    assert (await put(stage, asked.json["url"], data)).status == 409
+    made = await create(ann, type="edit", inputImageKeys=[asked.json["key"]])
+    assert made.status == 202, made
+    shown = (await ended(ann, made.json["generationId"])).json
+    assert (shown["status"], shown["type"], len(shown["outputs"])) == ("succeeded", "edit", 1)
+    late = await ann.post("/api/v1/upload", declared)
+    stage.clock.move(301_000)
+    assert (await put(stage, late.json["url"], data)).status == 410
+
+
+@pytest.mark.fact("P13", "P34", "P35", "P36")
+async def test_upload_is_judged_as_declared(stage: Stage) -> None:
+    """Each mistake of a declaration is an issue; a repeat under its key has the same name, a fresh URL."""
+    ann = stage.visit()
+    whole = {"filename": "a.png", "contentType": "image/png", "size": 10_485_760}
+    for fields, name in (
+        ({"filename": "x" * 201}, "filename"),
+        ({"contentType": "image/gif"}, "contentType"),
+        ({"contentType": "image/PNG"}, "contentType"),
+        ({"size": 0}, "size"),
+        ({"size": 10_485_761}, "size"),
+        ({"size": "7"}, "size"),
+    ):
+        reply = await ann.post("/api/v1/upload", whole | fields)
+        assert (reply.status, reply.json["issues"][0]["path"]) == (400, [name])
+    assert len((await ann.post("/api/v1/upload", {})).json["issues"]) == 3
+    first = await ann.post("/api/v1/upload", whole, Idempotency_Key="one")
+    stage.clock.move(60_000)
+    again = await ann.post("/api/v1/upload", whole, Idempotency_Key="one")
+    assert (again.json["key"], again.headers["idempotent-replayed"]) == (first.json["key"], "true")
+    assert again.json["url"] != first.json["url"]
+
+
+@pytest.mark.fact("P36")
+async def test_put_is_held_to_its_size(stage: Stage) -> None:
+    """Bytes that are not as many as declared, or of another type, are refused."""
+    data = png(64, 64)
+    declared = {"filename": "a.png", "contentType": "image/png", "size": len(data)}
+    url = (await stage.visit().post("/api/v1/upload", declared)).json["url"]
+    assert (await put(stage, url, data[:-1])).status == 400
+    assert (await put(stage, url, data + b"x")).status == 400
+    assert (await put(stage, url, data, **{"Content-Type": "image/jpeg"})).status == 400
+    assert (await put(stage, url, data)).status == 200
+
+
+async def test_keys_of_others_are_none(stage: Stage) -> None:
+    """An upload of somebody else is as unknown as one that never was."""
+    data = png(64, 64)
+    declared = {"filename": "a.png", "contentType": "image/png", "size": len(data)}
+    asked = await stage.visit("bob").post("/api/v1/upload", declared)
+    await put(stage, asked.json["url"], data)
+    foreign = await create(stage.visit(), type="edit", inputImageKeys=[asked.json["key"]])
+    never = await create(stage.visit(), type="edit", inputImageKeys=["up_01JW0000000000000000000000"])
+    assert (foreign.status, foreign.json["code"]) == (400, "invalid_request")
+    assert foreign.json["issues"] == never.json["issues"]
+    assert foreign.json["issues"][0]["path"] == ["inputImageKeys", 0]
+
+
+# -- webhooks ------------------------------------------------------------------------------------------
+
+HOOKS = "/api/account/webhooks"
+WISH = {
+    "url": "http://127.0.0.1:9/gptimg",  # what dev allows; elsewhere https at a public address
+    "events": ["generation.succeeded", "generation.failed"],
+    "label": "Production app",
+}
+
+
+@pytest.mark.fact("P50", "P51", "P52", "P53", "P54")
+async def test_webhook_is_kept_by_its_owner(stage: Stage) -> None:
+    """A registration shows its secret once; it is listed, changed, rotated and deleted by its owner."""
+    ann, bob = stage.visit(), stage.visit("bob")
+    made = await ann.post(HOOKS, WISH, Idempotency_Key="ignored", Cookie="session=1")
+    assert (made.status, made.json.keys()) == (201, {"id", "secret"})
+    assert made.json["secret"].startswith("whsec_")
+    (listed,) = (await ann.get(HOOKS)).json["webhooks"]
+    assert {name: listed[name] for name in WISH} == WISH
+    assert (listed["enabled"], "secret" in listed) == (True, False)
+    assert (await bob.get(HOOKS)).json == {"webhooks": []}
+    one = f"{HOOKS}/{made.json['id']}"
+    off = await ann.ask("PATCH", one, body=b'{"enabled": false, "label": "off"}')
+    assert (off.status, off.json["enabled"], off.json["label"]) == (200, False, "off")
+    assert (await bob.ask("PATCH", one, body=b'{"label": "mine"}')).status == 404
+    rotated = await ann.post(f"{one}/rotate")
+    assert rotated.json["secret"] != made.json["secret"]
+    assert (await bob.ask("DELETE", one)).status == 404
+    assert (await ann.ask("DELETE", one)).status == 204
+    assert (await ann.get(HOOKS)).json == {"webhooks": []}
+
+
+@pytest.mark.fact("P52")
+async def test_cookie_registers_nothing(stage: Stage) -> None:
+    """A cookie alone is no caller."""
+    reply = await stage.stranger().post(HOOKS, WISH, Cookie="session=1")
+    assert (reply.status, reply.json["code"]) == (401, "unauthenticated")
+
+
+@pytest.mark.fact("P53")
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"url": "http://hooks.example.com"}, ["url"]),
+        ({"url": "https://10.0.0.1/"}, ["url"]),
+        ({"url": 7}, ["url"]),
+        ({"events": ["generation.started"]}, ["events"]),
+        ({"events": "generation.failed"}, ["events"]),
+        ({"label": "x" * 201}, ["label"]),
+        ({"scope": "all"}, ["scope"]),
+    ],
+)
+async def test_webhook_is_judged(stage: Stage, fields: dict[str, object], path: list[str]) -> None:
+    """A registration that cannot be kept is told where."""
+    reply = await stage.visit().post(HOOKS, WISH | fields)
+    assert (reply.status, reply.json["code"]) == (400, "invalid_request")
+    assert reply.json["issues"][0]["path"][:1] == path
+
+
+async def test_tenant_scope_is_for_admins(stage: Stage) -> None:
+    """Only a tenant's admin hears of the whole tenant."""
+    denied = await stage.visit().post(HOOKS, WISH | {"scope": "tenant"})
+    assert (denied.status, denied.json["code"]) == (403, "forbidden")
+    assert (await stage.admin().post(HOOKS, WISH | {"scope": "tenant"})).status == 201
