@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from gateway.cli.words import Area, Commands, Span
+from gateway.cli.words import Area, Commands, Days, Span
 
 if TYPE_CHECKING:
     from gateway.settings import Role
 
 ROLES: Final = ("user", "tenant_admin", "platform_admin")
+KEY_ROLES: Final = ("user", "tenant_admin")
+SCOPES: Final = ("images:read", "images:write", "audit", "webhooks")
 
 DATA: Final = click.option(
     "--data",
@@ -43,6 +45,9 @@ STORED: Final = click.option(
     metavar="FILE",
     help="The settings file of a server, in place of a data folder.",
 )
+URL: Final = click.option("--url", envvar="SAFELIGHT_URL", help="A server elsewhere. Needs a token.")
+TOKEN: Final = click.option("--token", envvar="SAFELIGHT_TOKEN", help="The token for it.")
+TENANT: Final = click.option("--tenant", required=True, help="The tenant whose keys they are.")
 ROLE: Final = click.option(
     "--role",
     type=click.Choice(("all", "api", "worker")),
@@ -106,8 +111,8 @@ def dev(host: str, port: int, data: Path) -> None:
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), help="The same seed, the same picture, where offered."
 )
-@click.option("--url", envvar="SAFELIGHT_URL", help="A server elsewhere. Needs a token.")
-@click.option("--token", envvar="SAFELIGHT_TOKEN", help="The token for it.")
+@URL
+@TOKEN
 @DATA
 def image(
     prompt: str, output: Path | None, url: str | None, token: str | None, data: Path, **options: Any
@@ -148,6 +153,104 @@ def token(tenant: str, subject: str, roles: tuple[str, ...], plan: str | None, t
     ranks = frozenset({model.Role.USER, *map(model.Role, roles)})
     who = model.Principal(tenant, subject, ranks, plan)
     click.echo(dev.token(secret_in(data), who, time.time_ns() // 1_000_000, ttl))
+
+
+@command.group()
+def key() -> None:
+    """Long-lived keys for backends and scripts."""
+
+
+@key.command(
+    examples=(
+        "KEY=$(safelight key create --tenant acme --subject ci --prefix gimg --ttl 90d)",
+        'safelight key create --tenant acme --subject ci --url https://images.example.com --token "$TOKEN"',
+    )
+)
+@TENANT
+@click.option("--subject", required=True, help="Whom it speaks for.")
+@click.option("--prefix", default="sk", show_default=True, help="What it begins with. Spelling only.")
+@click.option("--label", default="", help="What people know it by.")
+@click.option("--role", "roles", multiple=True, type=click.Choice(KEY_ROLES), help="May be given again.")
+@click.option("--plan", help="Its plan, in place of the tenant's.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(SCOPES),
+    help="May be given again. Without one: all.",
+)
+@click.option("--ttl", "days", type=Days(), default="365d", show_default=True, help="How long it is good.")
+@URL
+@TOKEN
+@DATA
+@STORED
+def create(
+    subject: str,
+    prefix: str,
+    label: str,
+    plan: str | None,
+    roles: tuple[str, ...],
+    scopes: tuple[str, ...],
+    days: int,
+    **place: Any,
+) -> None:
+    """Make a service key and print it, and nothing else, this once.
+
+    Asks the server named by --url, or the `safelight dev` that runs on the data folder; where none runs,
+    writes to the store of the folder or of --config itself. What else there is to know goes to stderr.
+    """
+    from gateway.cli import keys
+    from gateway.cli.screen import Screen
+    from policies import access, model
+
+    asked = access.KeyRequest(
+        label=label,
+        subject=subject,
+        roles=tuple(map(model.Role, roles)),
+        plan=plan,
+        scopes=tuple(map(access.Action, scopes)) or None,
+        prefix=prefix,
+        expires_in_days=days,
+    )
+    with keys.desk_of(keys.Place(**place), os.environ, sys.stderr.buffer) as desk:
+        keys.run_create(desk, asked, Screen())
+
+
+@key.command("list", examples=("safelight key list --tenant acme",))
+@TENANT
+@URL
+@TOKEN
+@DATA
+@STORED
+def list_(**place: Any) -> None:
+    """List a tenant's service keys, newest first.
+
+    By id, first and last letters, and whom they speak for: nobody can read a key again.
+    """
+    from gateway.cli import keys
+    from gateway.cli.screen import Screen
+
+    with keys.desk_of(keys.Place(**place), os.environ, sys.stderr.buffer) as desk:
+        keys.run_list(desk, Screen())
+
+
+@key.command(examples=("safelight key revoke key_01KAGT5ZM07X8V3C4D2B9N6E1F --tenant acme",))
+@click.argument("name", metavar="ID")
+@TENANT
+@URL
+@TOKEN
+@DATA
+@STORED
+def revoke(name: str, **place: Any) -> None:
+    """Revoke a service key, for ever.
+
+    The next request that comes with it is refused. ID is as `safelight key list` shows it.
+    """
+    from gateway.cli import keys
+    from gateway.cli.screen import Screen
+
+    with keys.desk_of(keys.Place(**place), os.environ, sys.stderr.buffer) as desk:
+        keys.run_revoke(desk, name, Screen())
 
 
 @command.command(examples=("safelight serve --config /etc/safelight/safelight.yaml",))

@@ -169,6 +169,11 @@ class Client:
         bearer = {"Authorization": f"Bearer {self._token}"}
         return _good(_send(method, _split(self.url + path), body, {**bearer, **(headers or {})}))
 
+    def make(self, path: str, body: object, kind: type[T]) -> T:
+        """Send a JSON body that makes something, and return what it shows."""
+        data = msgspec.json.encode(body)
+        return self._decoded(self.call("POST", path, data, {"Content-Type": "application/json"}), kind)
+
     def read(self, path: str, kind: type[T]) -> T:
         """Read a path as what it shows."""
         return self._decoded(self.get(path), kind)

@@ -58,6 +58,10 @@ class Screen:
         """Write a line of what was asked for."""
         self.out.print(text, style=style)
 
+    def tell(self, text: str) -> None:
+        """Write a line on stderr, beside what was asked for."""
+        self.err.print(Text(printable(text)))
+
     def tick(self, text: str) -> None:
         """Write that something is as it should be."""
         self.out.print(Text.assemble(("✓ ", "bold green"), text))

@@ -15,6 +15,7 @@ from gateway.errors import Fault, Problem, Refusal
 
 UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST: Final = 366 * 86_400
+LONGEST_DAYS: Final = 3650
 
 
 class Told(click.ClickException):
@@ -106,6 +107,19 @@ class Area(click.ParamType[str]):
         if not re.fullmatch(r"[1-9][0-9]{1,4}x[1-9][0-9]{1,4}", str(value), re.ASCII):
             self.fail("is written like 1536x1024", param, ctx)
         return str(value)
+
+
+class Days(click.ParamType[int]):
+    """A length of time in whole days, such as `365d`."""
+
+    name = "days"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the days, or refuse the text."""
+        match = re.fullmatch(r"([1-9][0-9]{0,3})d?", str(value), re.ASCII)
+        if match is None or int(match[1]) > LONGEST_DAYS:
+            self.fail(f"is written like 90d or 365d, and is at most {LONGEST_DAYS}d", param, ctx)
+        return int(match[1])
 
 
 class Span(click.ParamType[int]):

@@ -13,6 +13,17 @@ from pathlib import Path
 from gateway.errors import Refusal
 
 
+class InUse(Refusal):
+    """Another process has the file at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is in use by another Safelight process. SQLite serves one process; "
+            "stop the other one, give this one its own --data folder, or use a redis:// store."
+        )
+        self.path = path
+
+
 def take(path: Path) -> int:
     """Take the file for this process, by whatever name, or refuse to start; return what to close."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,8 +33,5 @@ def take(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise Refusal(
-            f"{path} is in use by another Safelight process. SQLite serves one process; "
-            "stop the other one, give this one its own --data folder, or use a redis:// store."
-        ) from None
+        raise InUse(path) from None
     return lock

@@ -37,9 +37,10 @@ def test_pipes_get_plain_words() -> None:
     screen.tick("as it should be")
     screen.cross("as it should not")
     screen.note("because")
+    screen.tell("by the way\x1b")
     screen.complain("Not [bold]this[/bold] :smile:", ("", "a detail"), ("code", "some_code"))
     assert out.getvalue() == "word " * 40 + "\n✓ as it should be\n✗ as it should not\n  because\n"
-    assert err.getvalue() == "✗ Not [bold]this[/bold] :smile:\n  a detail\n  code   some_code\n"
+    assert err.getvalue() == "by the way \n✗ Not [bold]this[/bold] :smile:\n  a detail\n  code   some_code\n"
 
 
 def test_terminals_get_styles() -> None:

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli.sources import Mistaken
-from gateway.cli.words import Commands, Span
+from gateway.cli.words import Commands, Days, Span
 from gateway.documents import Mistake, Place
 from gateway.errors import Problem, Refusal, StoreUnavailable
 from policies.model import Flaw
@@ -39,6 +39,19 @@ def test_odd_spans_are_refused(text: str) -> None:
     """Nothing, no time at all, a year and more, and other spellings are no length of time."""
     with pytest.raises(click.BadParameter, match="written like"):
         Span().convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "days"), [("1", 1), ("365d", 365), ("3650d", 3650)])
+def test_days_are_counted_whole(text: str, days: int) -> None:
+    """A long time is a number of days, with its unit or without."""
+    assert Days().convert(text, None, None) == days
+
+
+@pytest.mark.parametrize("text", ["", "0", "0d", "-1d", "1.5d", "12h", "1y", "3651d", "99999", "１d"])
+def test_odd_days_are_refused(text: str) -> None:
+    """No time, more than ten years, and other units are no number of days."""
+    with pytest.raises(click.BadParameter, match="written like"):
+        Days().convert(text, None, None)
 
 
 def test_refusals_end_in_one_sentence() -> None:
