@@ -134,7 +134,7 @@ def findings(tenant: str, of: Examined, chain: Chain) -> list[Finding]:
     """Return what is wrong with a tenant, and its flagged jobs."""
     found = [
         Finding(tenant, "difference", name, detail)
-        for check in (_unreadable, _figures, _holds, _jobs, _queue, _versions)
+        for check in (_unreadable, _figures, _holds, _jobs, _queue, _hooks, _versions)
         for name, detail in check(of)
     ]
     walk = _Walk(tenant, chain, of.state.doc.anchor)
@@ -228,6 +228,11 @@ def _queue(of: Examined) -> Iterator[tuple[str, str]]:
     yield from (
         (f"job {job}", "is in the queue and not open") for job in sorted(of.queued - opened - of.unreadable)
     )
+
+
+def _hooks(of: Examined) -> Iterator[tuple[str, str]]:
+    """A tenant knows how many endpoints it has: where it knew of none, nobody would be told."""
+    yield from _unlike("tenant", {"hooks": (of.state.doc.hooks, of.endpoints)}, "endpoints are")
 
 
 def _versions(of: Examined) -> Iterator[tuple[str, str]]:

@@ -255,6 +255,7 @@ class Examined(Struct, frozen=True):
     queued: frozenset[str]
     links: tuple[TrailLink, ...]
     unreadable: frozenset[str] = frozenset()
+    endpoints: int = 0
 
 
 class Expired(Struct, frozen=True):
@@ -312,7 +313,10 @@ class Shelf(Protocol):
 class Backend(Protocol):
     """What an engine needs of a data base."""
 
-    shelf: Shelf
+    @property
+    def shelf(self) -> Shelf:
+        """What it keeps beside the jobs."""
+        ...
 
     def clock(self) -> int:
         """Return the store's time."""

@@ -286,6 +286,7 @@ class Engine:
     ) -> Sequence[contract.Notice]:
         """Lease due deliveries, at most `each` an endpoint and none of `busy` endpoints, oldest due first."""
         self._busy = tuple(busy)
+        self._outbox.clear()
         now = self.backend.clock()
         return await self.backend.shelf.claim(n, each, self._busy, now, now + lease_ms)
 
@@ -306,8 +307,11 @@ class Engine:
     async def deliveries_due(self, seconds: float) -> None:
         """Return when there may be a delivery to claim, or when the time ran out.
 
-        What is due at endpoints that were busy at the last claim is waited for until one is recorded.
+        What is due at endpoints that were busy at the last claim does not count until a delivery was
+        queued, recorded or released since.
         """
+        if self._outbox.is_set():
+            self._busy = ()
         await self._until(self._outbox, lambda: self.backend.shelf.next_due(self._busy), seconds)
 
     # -- verbs that read -----------------------------------------------------------------------------

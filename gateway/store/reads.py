@@ -112,4 +112,5 @@ def examine(cursor: rows.Cursor, tenant: str, reading: Reading) -> Examined:
         queued=frozenset(job for (job,) in rows_of("SELECT id FROM queue WHERE tenant = ?")),
         links=tuple(TrailLink(*each) for each in rows_of(rows.LINKS_UP, 0, -1)),
         unreadable=frozenset(name for name, job in jobs.items() if job is None),
+        endpoints=len(rows_of(shelf_rows.ENDPOINTS)),
     )

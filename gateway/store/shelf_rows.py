@@ -63,7 +63,7 @@ LEASE: Final = "UPDATE deliveries SET due = ?, fence = fence + 1 WHERE n = ?"
 RELEASE: Final = "UPDATE deliveries SET due = ? WHERE tenant = ? AND id = ? AND fence = ? AND due IS NOT NULL"
 RECLAIM: Final = (  # one that waits for its next try is due when it says, one that is leased was due before
     "UPDATE deliveries SET due = d ->> '$.due_at', fence = fence + 1"
-    " WHERE due IS NOT NULL AND due > d ->> '$.due_at'"
+    " WHERE due IS NOT NULL AND due > iif(json_valid(d), d ->> '$.due_at', NULL)"
 )
 DROP_OVER: Final = (
     "DELETE FROM deliveries WHERE n IN"
@@ -76,8 +76,8 @@ PUT_DOCS: Final = (
 )
 PUT_DELIVERIES: Final = "INSERT INTO deliveries (tenant, id, endpoint, job, due, fence, created, d) VALUES {}"
 _HUSH: Final = (
-    "UPDATE deliveries SET due = NULL, d = json_remove(d, '$.due_at')"
-    " WHERE tenant = ? AND endpoint = ? AND due IS NOT NULL"
+    "UPDATE deliveries SET due = NULL, d = iif(json_valid(d), json_remove(d, '$.due_at'), d)"
+    " WHERE +tenant = ? AND endpoint = ? AND due IS NOT NULL"  # the plus: by the index of what is due
 )
 
 

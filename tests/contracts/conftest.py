@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gateway.store.engine import Engine
 from tests.contracts.rig import MEMORY, OPENERS, Rig
+from tests.contracts.watched import Watched, Watching
 
 
 @pytest.fixture
@@ -31,3 +33,18 @@ async def rig(request: pytest.FixtureRequest, place: Path) -> AsyncIterator[Rig]
 async def store(rig: Rig) -> Engine:
     """An empty store."""
     return await rig.open()
+
+
+@pytest.fixture(params=sorted(OPENERS))
+async def watched(request: pytest.FixtureRequest, place: Path) -> AsyncIterator[Watching]:
+    """A rig whose store stands on a back end that is watched."""
+    made: list[Watched] = []
+
+    def wrap(backend: Any) -> Any:
+        made.append(Watched(backend))
+        return made[-1]
+
+    rig = Rig(request.param, place, wrap)
+    store = await rig.open()
+    yield rig, store, made[0]
+    await rig.close()

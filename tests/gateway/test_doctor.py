@@ -99,6 +99,8 @@ async def test_sound_store_has_no_findings(rig: Rig, jobs: list[Job]) -> None:
         ("UPDATE ledger SET charged = 39 WHERE kind = 'settle' AND job = :done", {"tenant", "user", "job"}),
         ("UPDATE ledger SET held = 11 WHERE kind = 'hold' AND job = :open", {"tenant", "user", "job"}),
         ("DELETE FROM queue WHERE id = :open", {"job"}),
+        ("UPDATE tenants SET d = json_set(d, '$.hooks', 1)", {"tenant"}),
+        ("INSERT INTO docs VALUES ('acme', 'endpoint', 'e', 'ann', 1, '{}')", {"tenant"}),
         ("DELETE FROM jobs WHERE id = :open", {"tenant", "user", "job"}),
         ("UPDATE audit SET rows = CAST(replace(CAST(rows AS TEXT), 'submit', 's') AS BLOB)", {"trail"}),
         ("DELETE FROM audit WHERE v = 3", {"trail"}),

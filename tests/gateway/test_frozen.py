@@ -20,7 +20,7 @@ from gateway.ids import uuid7
 from gateway.policy import read_bundle
 from gateway.providers import KINDS
 from gateway.secrets import Keyring, Secret
-from gateway.store.backend import Anchor, TenantDoc, anchored, decode_job, encode_job
+from gateway.store.backend import Anchor, TenantDoc, anchored, decode_job, encode_doc, encode_job
 from gateway.store.contract import LedgerRow
 from policies.bundle import Bundle
 from policies.model import (
@@ -35,11 +35,15 @@ from policies.model import (
     JobState,
     Money,
     Output,
+    Role,
+    ServiceKey,
     Shaping,
     Shortfall,
     Step,
+    Upload,
     Window,
 )
+from policies.webhooks import Delivery, Endpoint, Try
 
 GOLDEN: Final = Path(__file__).parent / "golden"
 FOREVER: Final = (
@@ -76,6 +80,19 @@ WHOLE_JOB: Final = Job(
     policy_version="p1_0123456789abcdef", provider="main", provider_cost=Money(7, "EUR"),
     operator_flag="paid_and_unusable",
 )  # fmt: skip
+WHOLE_ENDPOINT: Final = Endpoint(
+    UUID, "acme", "ann", "https://example.com/hook", "sealed", "gptimage2_plus", ("generation.failed",),
+    "tenant", "ours", "older", AT, 3, "failing", AT,
+)  # fmt: skip
+WHOLE_DELIVERY: Final = Delivery(
+    UUID, "acme", "e1", "job.failed", "j1", "failed", (Try(AT, 500, None, 7), Try(AT, None, "timeout")),
+    AT, AT,
+)  # fmt: skip
+WHOLE_KEY: Final = ServiceKey(
+    UUID, "acme", "ann", "ab" * 32, "sl_…ab", "ours", (Role.USER, Role.TENANT_ADMIN), "pro",
+    ("jobs:write",), "boss", AT, AT + 1, AT + 2,
+)  # fmt: skip
+WHOLE_UPLOAD: Final = Upload(UUID, "acme", "ann", "image/png", 99, "a.png", AT, AT + 1)
 RECORDS: Final = (
     audit.Record(action="job.submit", at=AT, ref="r1", job=UUID, model="standard", credits=10,
                  prompt="ab" * 32, policy="p1_0123456789abcdef", role="user"),
@@ -105,14 +122,14 @@ def requests() -> list[list[str]]:
 
 
 def documents() -> dict[str, Any]:
-    """Return the stored forms of jobs, tenants, users and next requests."""
+    """Return the stored forms of jobs, tenants, users, next requests and what lies beside the jobs."""
     return {name: msgspec.json.decode(text) for name, text in texts().items()}
 
 
 def texts() -> dict[str, str]:
     """Return the documents as they are written; the next request, which is binary, as hex in JSON."""
     account = Account(100, 30, 20, 2, "2026-11", 50, {"submit": Window(AT, 3)})
-    doc = TenantDoc(account, "k1.ab", AT, 1, Anchor(3, AT, "k1.aa", "k1.bb"))
+    doc = TenantDoc(account, "k1.ab", AT, 1, Anchor(3, AT, "k1.aa", "k1.bb"), hooks=2)
     request = wire.WireRequest("POST", "https://api", (("a", "b"),), b"\x00", "main", 9.0, 1000)
     return {
         "job": encode_job(WHOLE_JOB),
@@ -121,13 +138,23 @@ def texts() -> dict[str, str]:
         "new tenant": msgspec.json.encode(TenantDoc()).decode(),
         "user": msgspec.json.encode(Account(granted=None)).decode(),
         "next request": f'"{wire.dump(request).hex()}"',
+        "endpoint": encode_doc(WHOLE_ENDPOINT),
+        "delivery": encode_doc(WHOLE_DELIVERY),
+        "service key": encode_doc(WHOLE_KEY),
+        "upload": encode_doc(WHOLE_UPLOAD),
     }
 
 
 def defaults() -> dict[str, Any]:
     """Return what a document means by a field it does not have."""
     small = decode_job(texts()["small job"])
-    kept = (small, TenantDoc(), Account(granted=None), audit.Record(action="a"))
+    beside = (
+        Endpoint(UUID, "acme", "ann", "https://example.com/hook", "sealed"),
+        Delivery(UUID, "acme", "e1", "job.failed"),
+        ServiceKey(UUID, "acme", "ann", "ab" * 32, "sl_…ab"),
+        Upload(UUID, "acme", "ann", "image/png", 99),
+    )
+    kept = (small, TenantDoc(), Account(granted=None), audit.Record(action="a"), *beside)
     whole = {type(each).__name__: _whole(each) for each in kept}
     return msgspec.json.decode(msgspec.json.encode(whole), type=dict[str, Any])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.store import rows
+from gateway.store import rows, shelf_rows
 from gateway.store.contract import JobFilter
 from policies.model import JobState
 
@@ -21,6 +21,12 @@ QUERIES = {
     "stale links": (rows.EXPIRED_LINKS, (200, 0)),
     "old links": (rows.EXPIRED_LINKS, (20, 10**6)),
     "due jobs": (rows.DUE, ("acme", 10**6, 5)),
+    "due deliveries": (shelf_rows.CLAIM, ("[]", 10**6, 16, 4)),
+    "due deliveries of the idle": (shelf_rows.CLAIM, ('["bad"]', 10**6, 16, 4)),
+    "next delivery": (shelf_rows.NEXT_DUE, ("[]",)),
+    "own deliveries": (shelf_rows.PAGE, ("acme", "good", 10**6, 21)),
+    "key of a hash": (shelf_rows.KEY_OF, ("h",)),
+    "stale uploads": (shelf_rows.EXPIRED_UPLOADS, (0, 200)),
 }
 
 
@@ -35,7 +41,22 @@ def filled(history: int) -> sqlite3.Connection:
     base.execute(put, ("open", history, None, "queued", "{}"))
     base.execute("INSERT INTO queue VALUES ('acme', 'job', 'open', 1, 0)")
     base.executemany("INSERT INTO audit VALUES ('acme',?,?,'h',x'00')", [(i, i + 1) for i in range(history)])
+    fill_beside(base, history)
     return base
+
+
+def fill_beside(base: sqlite3.Connection, history: int) -> None:
+    """Add as many keys, uploads and sent deliveries, and an endpoint that has as many due."""
+    ids = [f"{i:09d}" for i in range(history)]
+    doc = "INSERT INTO docs VALUES ('acme', ?, ?, 'al', 1, ?)"
+    for kind in ("key", "upload"):
+        base.executemany(doc, [(kind, name, f'{{"hash": "{name}"}}') for name in ids])
+    base.executemany(doc, [("endpoint", name, "{}") for name in ("bad", "good")])
+    into = "INSERT INTO deliveries (tenant, id, endpoint, due, fence, created, d)"
+    put = f"{into} VALUES ('acme', ?, ?, ?, 0, 1, '{{}}')"
+    base.executemany(put, [(f"due {name}", "bad", 1) for name in ids])
+    base.executemany(put, [(f"sent {name}", "good", None) for name in ids])
+    base.executemany(put, [(f"good {at}", "good", 2) for at in range(5)])
 
 
 def steps(history: int, sql: str, values: tuple[Any, ...]) -> int:
@@ -72,3 +93,12 @@ def test_oldest_links_are_cut_in_steps() -> None:
     assert [row[1] for row in filled(50).execute(sql, (20, 10**6))] == [19]
     assert [row[1] for row in filled(50).execute(sql, (20, 5))] == [4]
     assert filled(50).execute(sql, (20, 0)).fetchall() == []
+
+
+def test_poisoned_endpoint_fills_no_claim() -> None:
+    """However many are due at one endpoint, a claim takes its share and all of another's."""
+    sql, values = QUERIES["due deliveries"]
+    claimed = [row[1].partition(" ")[0] for row in filled(5000).execute(sql, values)]
+    assert claimed == ["due"] * 4 + ["good"] * 4
+    sql, values = QUERIES["due deliveries of the idle"]
+    assert [row[1] for row in filled(50).execute(sql, values)] == [f"good {at}" for at in range(4)]

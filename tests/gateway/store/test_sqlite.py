@@ -9,6 +9,7 @@ from pathlib import Path
 
 import apsw
 import pytest
+from msgspec.structs import replace
 
 from gateway import doctor
 from gateway.errors import Refusal, StoreUnavailable
@@ -17,6 +18,7 @@ from gateway.store.contract import Absent, Erased, JobFilter, Remains, Replayed
 from gateway.store.engine import Engine
 from gateway.store.sqlite import SqliteBackend
 from policies.model import Job
+from tests.contracts.beside import TOLD, all_of, ended, hooked, ids, register, service_key, trials, upload
 from tests.contracts.rig import SAID, Clock, Rig, attempt, counting, put, submit, take
 
 
@@ -203,6 +205,56 @@ async def test_unreadable_job_is_absent(tmp_path: Path) -> None:
     assert await store.erase("acme", bad.id, counting(), SAID) == Absent()
     assert await submit(store, rig.job(), "k") == Erased()
     assert told == [bad.id]
+    await rig.close()
+
+
+def garble(folder: Path, table: str, name: str, text: str) -> None:
+    """Put a text in the place of a document, behind the open store's back."""
+    file = apsw.Connection(str(folder / "safelight.db"))
+    file.execute(f"UPDATE {table} SET d = ? WHERE id = ?", (text, name))
+    file.close()
+
+
+async def test_unreadable_deliveries_hold_up_none(tmp_path: Path) -> None:
+    """A delivery that cannot be read, or whose job cannot, is passed over for a day, and told of once."""
+    told: list[str] = []
+    rig = Rig("sqlite", tmp_path)
+    store = rig.engine(SqliteBackend(tmp_path / "safelight.db", rig.clock, unreadable=told.append))
+    hook = await hooked(rig, store)
+    job = await ended(rig, store)
+    names = await trials(rig, store, hook, 5)
+    garble(tmp_path, "deliveries", names[0], "{")
+    overwrite(tmp_path, "{}", job)
+    rig.clock.forward(1000)
+    assert ids(await store.claim_deliveries(3, 1000)) == names[1:4]
+    assert await store.get_delivery("acme", names[0]) is None
+    assert len(await all_of(store, hook)) == 5
+    assert told == [job.id, names[0]]
+    overwrite(tmp_path, encode_job(job), job)
+    rig.clock.forward(UNREADABLE_MS)
+    assert {each.job for each in await all_of(store, hook)} == {job.id, None}
+    assert job in [each.job for each in await store.claim_deliveries(9, 1000, each=9)]
+    await register(store, replace(hook, disabled="asked"))
+    await rig.shut(store)
+    await rig.open()
+    await rig.close()
+
+
+async def test_unreadable_documents_are_absent(tmp_path: Path) -> None:
+    """A key, upload or endpoint that cannot be read is in no answer, and told of once."""
+    told: list[str] = []
+    rig = Rig("sqlite", tmp_path)
+    store = rig.engine(SqliteBackend(tmp_path / "safelight.db", rig.clock, unreadable=told.append))
+    key, declared, hook = service_key(rig), upload(rig), await hooked(rig, store)
+    await store.put_key(key, counting(), TOLD, by="ann")
+    await store.put_upload(declared, counting(), TOLD)
+    for each in (key, declared, hook):
+        garble(tmp_path, "docs", each.id, "{}")
+    assert await store.list_keys("acme") == []
+    assert await store.get_upload("acme", declared.id) is None
+    assert await store.revoke_key("acme", key.id, counting(), TOLD, by="ann") == Absent()
+    assert await store.list_endpoints("acme") == []
+    assert sorted(told) == sorted([key.id, declared.id, hook.id])
     await rig.close()
 
 
