@@ -18,8 +18,8 @@ from litestar.exceptions import LitestarException
 from gateway.api import problems
 from gateway.api.cors import Cors, is_preflight
 from gateway.api.exchange import KEY, Exchange, Vanished, encode
+from gateway.api.foreign import speaks
 from gateway.api.limits import rate_fields
-from gateway.dialects.speech import speaks
 from gateway.errors import Fault, Problem
 from gateway.ids import uuid7
 from policies.model import Reason

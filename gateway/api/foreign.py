@@ -22,6 +22,11 @@ def mount(speaker: Speaker) -> list[HTTPRouteHandler]:
     return [_route(call, speaker) for call in speaker.calls()]
 
 
+def speaks(speaker: Speaker, path: str) -> bool:
+    """Say whether a path is one of a dialect's."""
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in speaker.prefixes)
+
+
 def _route(call: Call, speaker: Speaker) -> HTTPRouteHandler:
     path = call.path.replace("}", ":str}")
     opt = {**closed(call.action), "dialect": speaker.dialect}

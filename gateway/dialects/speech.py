@@ -82,11 +82,6 @@ class SpeakerParts:
     sync_seconds: float = 110.0
 
 
-def speaks(speaker: Speaker, path: str) -> bool:
-    """Say whether a path is one of a dialect's."""
-    return any(path == prefix or path.startswith(prefix + "/") for prefix in speaker.prefixes)
-
-
 async def read_object(exchange: Exchange) -> dict[str, object]:
     """Return a body that is a JSON object, whatever is in it; `Problem` for every other body."""
     value = await exchange.json(dict)
