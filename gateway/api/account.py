@@ -20,6 +20,7 @@ from gateway.api.gate import closed
 from gateway.api.limits import standing
 from gateway.api.queries import Query
 from gateway.api.views import Time, time_text
+from gateway.errors import Problem
 from policies import quota
 from policies.access import Action
 from policies.menu import LimitsOffer, ModelOffer, SizeOffer
@@ -136,6 +137,7 @@ class AccountCalls:
         return [
             get("/v1/account", operation_id="getAccount", opt=read)(self.account),
             get("/v1/models", operation_id="listModels", opt=read)(self.models),
+            get("/v1/models/{model:str}", operation_id="getModel", opt=read)(self.model),
         ]
 
     async def account(self, request: Request[Any, Any, Any]) -> Answer:
@@ -169,6 +171,19 @@ class AccountCalls:
         Query(request.scope).close()
         offers = await self._jobs.models(exchange.who)
         return json_answer(ModelList("list", tuple(_model(offer) for offer in offers)))
+
+    async def model(self, request: Request[Any, Any, Any]) -> Answer:
+        """Read a model.
+
+        As it stands in the list: what this caller may ask of it, and at what price.
+        """
+        exchange = exchange_of(request.scope)
+        Query(request.scope).close()
+        asked = request.path_params["model"]
+        for offer in await self._jobs.models(exchange.who):
+            if offer.id == asked:
+                return json_answer(_model(offer))
+        raise Problem("not_found")
 
 
 def _model(offer: ModelOffer) -> ModelView:

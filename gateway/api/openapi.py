@@ -16,7 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from msgspec import Struct
 
-from gateway.api.account import AccountView, ModelList
+from gateway.api.account import AccountView, ModelList, ModelView
 from gateway.api.jobs import FILTERS, JobPage, QuoteView
 from gateway.api.keys import KeyPage, NewKeyView
 from gateway.api.pages import example
@@ -88,6 +88,7 @@ CALLS: Final[dict[str, Call]] = {
     "watchJobs": Call({200: "text/event-stream"}, (*READING, "too_many_streams", "draining"), (LAST_EVENT, Parameter("jobs", "Only these jobs: ids separated by commas."))),  # noqa: E501 - a table, a call a line
     "getAccount": Call({200: AccountView}),
     "listModels": Call({200: ModelList}),
+    "getModel": Call({200: ModelView}, (*READING, "not_found")),
     "createKey": Call({201: NewKeyView}, (*BODY, "rate_limited"), (), KeyRequest),
     "listKeys": Call({200: KeyPage}, READING, PAGING),
     "revokeKey": Call({204: None}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),

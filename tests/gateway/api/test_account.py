@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.api.account import next_month
 from gateway.api.limits import credits_field, rate_fields, seconds_up
@@ -94,6 +95,18 @@ async def test_models_are_openai_superset(site: Site) -> None:
             }
         ],
     }
+
+
+async def test_model_is_read_alone(site: Site) -> None:
+    """A model is read by its name as it stands in the list; one that is not in it is not there."""
+    size = SizeOffer("1024x1024", "1:1", "1K", {"low": 1})
+    row = ModelOffer("quick", 5, ("generate",), (size,), ("low",), ("png",), ("auto",), {"low": 1}, LIMITS)
+    site.jobs.rows = (replace(row, id="standard"), row)
+    listed = (await site.get("/v1/models")).json["data"]
+    assert (await site.get("/v1/models/quick")).json == listed[1]
+    for name in ("fine", "QUICK", "quick%2F", "gpt-image-2"):
+        missing = await site.get(f"/v1/models/{name}")
+        assert (missing.status, missing.json["code"]) == (404, "not_found")
 
 
 def test_rate_fields_show_smaller_level() -> None:
