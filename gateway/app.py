@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from gateway.api import ApiParts, build_api
 from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
-from gateway.blobs import Blobs, Links, open_blobs
+from gateway.blobs import Blobs, Doors, Links, open_blobs
 from gateway.crash import Hook, nowhere
 from gateway.dialects.gptimage2_ai import GptImage2Ai
 from gateway.dialects.openai import OpenAI
@@ -27,6 +27,7 @@ from gateway.dialects.speech import Speaker, SpeakerParts
 from gateway.errors import Refusal
 from gateway.ids import Coin, uuid7
 from gateway.images import Studio
+from gateway.inputs import Inputs
 from gateway.intake import Intake
 from gateway.jobs import Caller, Jobs, Rulebook
 from gateway.keys import Keys
@@ -41,7 +42,7 @@ from gateway.store.engine import Engine
 from gateway.store.sqlite import SqliteBackend
 from gateway.telemetry import Reading, Telemetry
 from gateway.trail import Trail
-from gateway.uploads import Uploads
+from gateway.uploads import UploadParts, Uploads
 from gateway.upstreams import Upstreams
 from gateway.wire import WireRequest, WireResponse
 from gateway.worker import Sweeper, Worker
@@ -105,6 +106,7 @@ class House:
         self._open_outbound()
         self.book = self._rulebook()
         self._open_store()
+        self._open_inputs()
         self._open_jobs()
 
     # -- building ----------------------------------------------------------------------------------
@@ -135,6 +137,25 @@ class House:
         )
         self.store = self._choices.around(engine)
 
+    def _open_inputs(self) -> None:
+        crash, outbound = self._choices.crash, self.outbound
+        self.links = Links(self.ring, self.public_url)
+        self.uploads = Uploads(
+            UploadParts(
+                store=self.store,
+                blobs=self.blobs,
+                doors=Doors(self.ring, self.public_url),
+                ring=self.ring,
+                studio=self.studio,
+                judge=outbound.judge,
+                mint=self._mint,
+                now=self.now,
+            )
+        )
+        self.inputs = Inputs(
+            self.store, self.blobs, self.studio, self.ring, self.links, outbound.fetch, crash
+        )
+
     def _open_jobs(self) -> None:
         settings, choices = self.settings, self._choices
         self.uploads = Uploads()
@@ -151,6 +172,7 @@ class House:
         parts = Parts(
             store=self.store,
             upstreams=self.upstreams,
+            inputs=self.inputs,
             intake=Intake(self.blobs, self.studio, self.ring, self.telemetry, choices.crash),
             lifetime=self.lifetime,
             now=self.now,
@@ -193,12 +215,13 @@ class House:
         links = Links(self.ring, self.public_url)
         return ApiParts(
             jobs=self.jobs,
+            uploads=self.uploads,
             trail=Trail(self.store),
             keys=self.keys,
             authenticator=self.authenticator,
             keyring=self.ring,
-            links=links,
-            speakers=self._speakers(links),
+            links=self.links,
+            speakers=self._speakers(self.links),
             blobs=self.blobs,
             telemetry=self.telemetry,
             lifetime=self.lifetime,

@@ -16,6 +16,7 @@ POINTS: Final = (
     "held",  # job and hold are in a transaction that is not committed
     "job_stored",  # committed, and nobody has been told
     "claimed",  # a worker has the lease
+    "input_stored",  # a job has its own copy of an input, no upstream was asked
     "attempt_recorded",  # the attempt is durable, nothing is sent
     "upstream_sent",  # the request is on its way or answered; the answer is not read
     "upstream_answered",  # the answer is in memory alone

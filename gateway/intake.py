@@ -63,7 +63,7 @@ class Intake:
     async def _keep(
         self, run: Run, index: int, data: bytes, found: Picture, seed: str | None
     ) -> Output | None:
-        """Store an image and its thumbnail. What an attempt before a crash stored there is what counts."""
+        """Store an image and its copies. What an attempt before a crash stored there is what counts."""
         place = folder(self._ring, run.job.tenant, run.job.id)
         key, thumb = f"{place}/{index}.{found.ext}", f"{place}/{index}.thumb.webp"
         kept = await run.insist(lambda: self._blobs.put(key, data))
@@ -74,6 +74,9 @@ class Intake:
             found = again
         small = await self._studio.thumb(kept)
         await run.insist(lambda: self._blobs.put(thumb, small))
+        variants = {"thumb": thumb}
+        if "webp" in run.job.variants:
+            variants["webp"] = await self._webp(run, key, kept, found)
         self._crash("output_stored")
         return Output(
             index=index,
@@ -84,8 +87,16 @@ class Intake:
             bytes=len(kept),
             sha256=hashlib.sha256(kept).hexdigest(),
             seed=seed,
-            variants={"thumb": thumb},
+            variants=variants,
         )
+
+    async def _webp(self, run: Run, key: str, data: bytes, found: Picture) -> str:
+        """Return the key of the image as WebP: a copy of full size, or itself where it is one."""
+        if found.ext == "webp":
+            return key
+        copy, place = await self._studio.webp(data), f"{key.removesuffix(found.ext)}full.webp"
+        await run.insist(lambda: self._blobs.put(place, copy))
+        return place
 
     async def _fetch(
         self, run: Run, index: int, request: WireRequest, fresh: Fresh, work: tuple[str, Task]

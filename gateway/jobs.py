@@ -412,7 +412,8 @@ class Jobs:
     async def erase(self, who: Caller, job_id: str) -> None:
         """Forget an ended job: its prompt, inputs and images. Its key answers `job_erased` from now on.
 
-        Images that cannot be deleted now, or that a crash leaves, go with the next sweep.
+        Images that cannot be deleted now, or that a crash leaves, go with the next sweep. Uploads it was
+        made from go too, whatever else asked for them.
         """
         await self.get(who, job_id)
         answer = await self._store.erase(
@@ -424,6 +425,7 @@ class Jobs:
         )
         match answer:
             case Gone(job):
+                await self._pins.forget(job)
                 for place in places(self._ring, Remains.of(job)):
                     await self._blobs.delete(place)
             case Open():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from msgspec import Struct
 
-from policies.model import Deny, Dialect, JobRequest, Source
+from policies.model import Deny, Dialect, Job, JobRequest, Source
 
 if TYPE_CHECKING:
     from gateway.jobs import Caller
@@ -47,4 +47,8 @@ class Pins(Protocol):
 
     async def pin(self, who: Caller, request: JobRequest) -> Pinned | Deny:
         """Return the inputs of an edit, judged; or which one cannot be used, and why."""
+        ...
+
+    async def forget(self, job: Job) -> None:
+        """Drop what a job was made from."""
         ...

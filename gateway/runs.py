@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from gateway.audit import Record
@@ -24,6 +24,7 @@ from policies import lifecycle
 from policies.model import Attempt, Job
 
 if TYPE_CHECKING:
+    from gateway.inputs import Inputs, Prepared
     from gateway.intake import Intake
     from gateway.lifetime import Lifetime
     from gateway.store.contract import Store
@@ -53,6 +54,7 @@ class Parts(Struct, frozen=True):
 
     store: Store
     upstreams: Upstreams
+    inputs: Inputs
     intake: Intake
     lifetime: Lifetime
     now: Callable[[], int]
@@ -76,6 +78,8 @@ class Run:
         self._deadline = claim.job.created_at + int(parts.deadline_seconds * 1000)
         self._writing = asyncio.Lock()
         self._last: list[Attempt] = []
+        self._preparing = asyncio.Lock()
+        self._prepared: Prepared | UnsetType | None = UNSET
 
     async def finish(self) -> Job | None:
         """Bring the job to its end; return it, or None where somebody else did. Raises `Parted`."""
@@ -111,6 +115,8 @@ class Run:
         """Make all slots; return how the job ends. A slot that parts lets the others finish their calls."""
         if not self.job.attempts and self.left_ms() <= 0:
             return lifecycle.overdue
+        if self.job.sources and not self.job.attempts and await self.inputs() is None:
+            return lifecycle.unreadable
         slots = [Slot(self, slot) for slot in range(len(self.job.slots))]
         ends = await asyncio.gather(*(slot.make() for slot in slots), return_exceptions=True)
         troubles = [end for end in ends if end is not None]
@@ -138,6 +144,13 @@ class Run:
     def left_ms(self) -> int:
         """Return the time to the job's deadline."""
         return self._deadline - self.parts.now()
+
+    async def inputs(self) -> Prepared | None:
+        """Return the job's copies of its inputs, made once; None where one cannot be read."""
+        async with self._preparing:
+            if self._prepared is UNSET:
+                self._prepared = await self.parts.inputs.prepare(self)
+            return self._prepared
 
     async def begin(self, attempt: Attempt) -> None:
         """Write an attempt down, durably, before it is sent."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from msgspec.structs import replace
 
 from gateway import wire
-from gateway.providers.adapter import Failed, Finished, Reading, Refused, Running, Task
+from gateway.providers.adapter import Failed, Finished, Input, Reading, Refused, Running, Task
 from policies import prompts, retry
 from policies.model import Attempt, Shaping
 from policies.retry import Again, Failure, Next, Phase, Stop, Trouble
@@ -48,6 +48,10 @@ class Slot:
         """Whether a send of the attempt under way may have been taken without our hearing of it."""
         self._attempt = Attempt(slot, -1, 0, 0, open=False)
         """The attempt under way; before the first one, a stand-in that was never sent."""
+        self._inputs: tuple[Input, ...] = ()
+        self._mask: Input | None = None
+        self._names: dict[str, tuple[str, ...]] = {}
+        """What entries call inputs that were handed to them."""
 
     async def make(self) -> None:
         """Bring the slot to its end and hand it to the run."""
@@ -81,7 +85,8 @@ class Slot:
             return Running(attempt.upstream_id, wire.load(attempt.next), 0)
         if known and attempt.sent_key is not None:
             self._doubt = True
-            return await self._send()
+            if await self._reload(attempt):
+                return await self._send()
         self._attempt = replace(attempt, sent_key=None, upstream_id=None)
         return Failed(Failure.UNKNOWN)
 
@@ -99,6 +104,13 @@ class Slot:
             self._tries = 0
         self._step, self._doubt = chosen, False
         entry = self._route[chosen].entry
+        if self._run.job.sources:
+            trouble = await self._load(self._route[chosen])
+            if trouble == "gone":
+                await self._close("input_unreadable", "input")
+                return None
+            if trouble is not None:
+                return trouble
         idempotent = self._p.upstreams.adapter(entry).capabilities.idempotent
         began = self._p.ticks()
         self._attempt = Attempt(
@@ -107,6 +119,7 @@ class Slot:
             step=chosen,
             deadline_at=self._p.now() + int(self._limit() * 1000),
             sent_key=self._key() if idempotent else None,
+            handed=self._names.get(entry, ()),
         )
         await self._run.begin(self._attempt)
         self._p.crash("attempt_recorded")
@@ -125,6 +138,44 @@ class Slot:
                 return None
             await self._run.pause(ALL_SICK_MS)
         return None
+
+    async def _load(self, route: Step) -> Failed | Literal["gone"] | None:
+        """Have the inputs ready in the form an upstream takes. Nothing of this is paid for."""
+        adapter = self._p.upstreams.adapter(route.entry)
+        prepared = await self._run.inputs()
+        loaded = prepared and await self._p.inputs.load(prepared, adapter.capabilities, self._p.now())
+        if not loaded:
+            return "gone"
+        self._inputs, self._mask = loaded
+        if adapter.capabilities.inputs != "upload":
+            return None
+        names = self._names.get(route.entry) or await self._hand(route)
+        if isinstance(names, Failed):
+            self._tries += 1
+            return names
+        self._names[route.entry] = names
+        self._inputs = _called(names)
+        return None
+
+    async def _hand(self, route: Step) -> tuple[str, ...] | Failed:
+        """Hand the inputs over before the call that uses them; return what the upstream calls them."""
+        names: list[str] = []
+        for at in range(len(self._inputs)):
+            self._run.check_stop()
+            name = await self._p.upstreams.hand(route.entry, self._task(route), at, self._run.job)
+            if isinstance(name, Failed):
+                return name
+            names.append(name)
+        return tuple(names)
+
+    async def _reload(self, attempt: Attempt) -> bool:
+        """Have the same inputs ready for a call that is repeated; False where they cannot be had."""
+        if not self._run.job.sources:
+            return True
+        if attempt.handed:
+            self._inputs = _called(attempt.handed)
+            return True
+        return await self._load(self._route[attempt.step]) is None
 
     async def _send(self) -> Reading:
         """Send the paid request of the attempt under way."""
@@ -148,6 +199,7 @@ class Slot:
         """Write the upstream's id down once, wait as asked, ask how far it is."""
         if self._attempt.upstream_id is None:
             self._tries = 0
+            self._inputs, self._mask = (), None  # megabytes, and sent
             self._attempt = replace(
                 self._attempt, upstream_id=running.upstream_id, next=wire.dump(running.next)
             )
@@ -275,6 +327,7 @@ class Slot:
             model=route.model,
             prompt=prompts.shape(words, native),
             key=self._key(),
+            operation=job.request.operation,
             size=job.size,
             ratio=job.aspect_ratio,
             quality=job.request.quality,
@@ -288,4 +341,11 @@ class Slot:
             negative=words.negative if "negative" in native else None,
             user=job.subject_ref,
             limit_seconds=self._limit(),
+            inputs=self._inputs,
+            mask=self._mask,
         )
+
+
+def _called(names: tuple[str, ...]) -> tuple[Input, ...]:
+    """Return inputs that an upstream has already, by the names it gave them."""
+    return tuple(Input("", name=name) for name in names)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
-from gateway.providers.adapter import Failed, Finished, Reading, Refused, Running
-from gateway.wire import WireFailure, WireRequest
+from gateway.providers.adapter import Failed, Finished, Handed, Reading, Refused, Running, read_fault
+from gateway.wire import Wire, WireFailure, WireRequest, WireResponse
 from policies import health
 from policies.retry import Failure, Phase
 from policies.routing import Offer
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.outbound import Outbound
-    from gateway.providers.adapter import Adapter, Task
+    from gateway.providers.adapter import Adapter, Hander, Task
     from gateway.telemetry import Telemetry
     from policies.model import Job
 
+_UNSURE: Final = frozenset({Failure.UNKNOWN, Failure.MALFORMED, Failure.LOST, Failure.EXPIRED})
+"""What may have been done, where doing it twice costs nothing."""
 _SICK: Final = frozenset({Failure.UNREACHABLE, Failure.OVERLOADED, Failure.UNKNOWN, Failure.MALFORMED})
 
 
@@ -80,6 +82,40 @@ class Upstreams:
         if failed is not None and failed.kind is Failure.DENIED and phase is not Phase.FETCH:
             self._telemetry.alarm("provider_denied", entry=entry, job=job.id)
         return reading
+
+    async def hand(self, entry: str, task: Task, at: int, job: Job) -> str | Failed:
+        """Hand an input over to an upstream that wants it first; return the upstream's name for it.
+
+        None of it is paid for, so whatever becomes of it may be tried again.
+        """
+        adapter = cast("Hander", self._adapters[entry])
+        began = time.perf_counter()
+        answer = await self._outbound.send(adapter.announce(task, at))
+        handed: Handed | Failed = adapter.handed(answer, task, at)
+        if isinstance(handed, Handed):
+            answer = await self._outbound.send(handed.put)
+            fault = None if _is_there(answer) else read_fault(answer)
+            handed = handed if fault is None else fault
+        if isinstance(handed, Failed) and handed.kind in _UNSURE:
+            handed = Failed(Failure.UNREACHABLE)
+        failed = handed if isinstance(handed, Failed) else None
+        self._telemetry.attempt(
+            entry=entry,
+            phase="hand",
+            outcome="handed" if failed is None else str(failed.kind),
+            seconds=time.perf_counter() - began,
+            job=job.id,
+            cut=str(answer.cut) if isinstance(answer, WireFailure) else None,
+            upstream_status=None if isinstance(answer, WireFailure) else answer.status,
+        )
+        if failed is not None and failed.kind is Failure.DENIED:
+            self._telemetry.alarm("provider_denied", entry=entry, job=job.id)
+        return handed.name if isinstance(handed, Handed) else handed
+
+
+def _is_there(answer: Wire) -> bool:
+    """Say whether a place that takes a file once has it already: the same one, put there before a crash."""
+    return isinstance(answer, WireResponse) and answer.status in (409, 412)
 
 
 def _outcome(reading: Reading) -> str:

@@ -101,6 +101,11 @@ def overdue(job: Job, now: int) -> Job:
     return failed(job, now, "deadline_exceeded", JOB_ERRORS["deadline_exceeded"], "upstream")
 
 
+def unreadable(job: Job, now: int) -> Job:
+    """Return a job ended because what it was to begin from cannot be read: no upstream was asked."""
+    return failed(job, now, "input_unreadable", JOB_ERRORS["input_unreadable"], "input")
+
+
 def failed(
     job: Job,
     now: int,

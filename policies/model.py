@@ -116,6 +116,8 @@ Dialect = Literal["native", "openai", "gptimage2_plus", "gptimage2_ai"]
 Operation = Literal["generate", "edit"]
 Quality = Literal["low", "medium", "high"]
 Format = Literal["png", "webp", "jpeg"]
+MediaType = Literal["image/png", "image/jpeg", "image/webp"]
+"""The types of images that callers may bring."""
 Background = Literal["auto", "transparent", "opaque"]
 Size = Annotated[str, Meta(pattern=r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$")]
 Ratio = Annotated[str, Meta(pattern=r"^[1-9][0-9]?:[1-9][0-9]?$")]
@@ -223,7 +225,8 @@ class Attempt(Struct, frozen=True):
 
     `n` counts the attempts of a slot. `sent_key` is the idempotency key given to a provider that takes
     one. `next` is the encoded request that asks for the result, once the upstream named its own id.
-    A slot is done when its last attempt holds outputs or a code; `flag` is for the operator.
+    A slot is done when its last attempt holds outputs or a code; `flag` is for the operator. `handed` are
+    the upstream's names for inputs it was given before.
     """
 
     slot: int
@@ -239,6 +242,7 @@ class Attempt(Struct, frozen=True):
     stage: Literal["input", "upstream", "output"] = "upstream"
     cost: Money | None = None
     flag: str | None = None
+    handed: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:

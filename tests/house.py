@@ -65,6 +65,7 @@ FLOORS: Final = (
         "gateway.deliveries",
         "gateway.jobs",
         "gateway.keys",
+        "gateway.manners",
         "gateway.trail",
         "gateway.uploads",
         "gateway.webhooks",

@@ -33,6 +33,7 @@ from gateway.api.pages import PageCalls
 from gateway.api.queries import Cursors
 from gateway.api.streams import StreamCalls
 from gateway.api.trail import TrailCalls
+from gateway.api.uploads import UploadCalls
 from gateway.api.views import Views
 from gateway.lifetime import Lifetime
 from gateway.telemetry import Reading
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from gateway.secrets import Keyring
     from gateway.telemetry import Telemetry
     from gateway.trail import Trail
+    from gateway.uploads import Uploads
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ApiParts:
     """
 
     jobs: Jobs
+    uploads: Uploads
     trail: Trail
     keys: Keys
     authenticator: Authenticator
@@ -115,6 +118,7 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
     return [
         *_job_calls(parts).routes(),
         *StreamCalls(jobs, views, parts.lifetime, slots, parts.authenticator.stands).routes(),
+        *UploadCalls(parts.uploads).routes(),
         *AccountCalls(jobs, parts.plan_of).routes(),
         *KeyCalls(parts.keys, cursors).routes(),
         *TrailCalls(parts.trail, cursors).routes(),

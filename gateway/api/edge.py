@@ -40,6 +40,11 @@ MOST_PATH: Final = 2048
 MOST_QUERY: Final = 8192
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SINGLE: Final = frozenset({b"host", b"authorization", b"content-length", b"content-type", b"idempotency-key"})
+LARGE: Final = {"/uploads/": 10 * 2**20, "/v1/images/edits": 64 * 2**20}
+"""The most bytes of a body below each path whose bodies are larger than others: images come in them."""
+LARGE_PREFIXES: Final = tuple(LARGE)
+PATIENCE: Final = 6
+"""How much longer than another a large body may take to arrive."""
 CLOSED: Final = 499
 """What is logged as the status of a request whose client left. Nobody receives it."""
 
@@ -106,7 +111,7 @@ class Edge:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = self._parts
         exchange = Exchange(scope, receive, send, self._dress, uuid7(parts.now(), parts.coin(10)))
-        exchange.body_cap, exchange.body_seconds = parts.body_cap, parts.body_seconds
+        exchange.body_cap, exchange.body_seconds = _allowance(scope, parts.body_cap, parts.body_seconds)
         method = scope["method"]
         scope[KEY] = exchange
         began = parts.clock()
@@ -123,7 +128,7 @@ class Edge:
         scope = exchange.scope
         headers = scope["headers"]
         exchange.fields = fields = dict(headers)
-        judge(scope, headers, fields, self._parts.body_cap)
+        judge(scope, headers, fields, exchange.body_cap)
         if is_preflight(method, fields):
             await exchange.answer(204, self._parts.cors.preflight(fields[b"origin"]), b"")
             return
@@ -228,6 +233,14 @@ class Edge:
     def _trusts(self, text: str) -> bool:
         address = _address(text)
         return address is not None and any(address in network for network in self._proxies)
+
+
+def _allowance(scope: Scope, cap: int, seconds: float) -> tuple[int, float]:
+    """Return how many bytes a request's body may have, and how long it may take."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    if not path.startswith(LARGE_PREFIXES):
+        return cap, seconds
+    return next(most for prefix, most in LARGE.items() if path.startswith(prefix)), seconds * PATIENCE
 
 
 def judge(scope: Scope, headers: Headers, fields: dict[bytes, bytes], body_cap: int) -> None:

@@ -16,7 +16,7 @@ from gateway.errors import Problem
 from gateway.strict import Flawed, decode_json
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
     from typing import TypeVar
 
     from gateway.jobs import Caller
@@ -184,7 +184,11 @@ class Exchange:
             timer.cancel()
 
     async def _collect(self) -> bytes:
-        parts: list[bytes] = []
+        parts = [part async for part in self.pieces()]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; raises `Problem` when it is too large. Its time is the caller's."""
         more = True
         while more:
             message = await self.receive()
@@ -194,9 +198,8 @@ class Exchange:
             self.body_bytes += len(part)
             if self.body_bytes > self.body_cap:
                 raise Problem("payload_too_large", f"A body here has at most {self.body_cap} bytes.")
-            parts.append(part)
             more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            yield part
 
     async def json(self, kind: type[T]) -> T:
         """Return the body as a value of a type; raises `Problem` with every mistake."""

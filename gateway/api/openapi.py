@@ -24,6 +24,7 @@ from gateway.api.problems import ProblemView
 from gateway.api.queries import LIMIT, MOST
 from gateway.api.trail import FILTERS as TRAIL_FILTERS
 from gateway.api.trail import TrailView
+from gateway.api.uploads import UploadRequest, UploadView
 from gateway.api.views import JobView
 from gateway.errors import CATALOGUE
 from policies.access import KeyRequest
@@ -53,7 +54,7 @@ class Call(Struct, frozen=True):
     answers: dict[int, Any]
     problems: tuple[str, ...] = READING
     parameters: tuple[Parameter, ...] = ()
-    body: type | None = None
+    body: type | str | None = None
 
 
 KEY: Final = Parameter("Idempotency-Key", "Same key and body, same job. Plain or quoted, ≤ 255.", "header")
@@ -84,6 +85,8 @@ CALLS: Final[dict[str, Call]] = {
     "deleteJob": Call({204: None}, (*KNOWN, "not_found", "job_open", "rate_limited")),
     "cancelJob": Call({200: JobView, 202: JobView}, (*KNOWN, "not_found", "rate_limited")),
     "quoteJob": Call({200: QuoteView}, (*BODY, "rate_limited"), (), JobRequest),
+    "createUpload": Call({201: UploadView}, (*BODY, "idempotency_key_reused", "upload_expired", "rate_limited"), (KEY,), UploadRequest),  # noqa: E501 - a table, a call a line
+    "putUpload": Call({200: None}, ("invalid_request", "link_invalid", "link_expired", "upload_complete", "not_found", "payload_too_large", "request_timeout", "store_unavailable"), (Parameter("exp", "Of the link.", kind="integer"), Parameter("size", "Of the link.", kind="integer"), Parameter("of", "Of the link."), Parameter("sig", "Of the link.")), "image/*"),  # noqa: E501 - a table, a call a line
     "watchJob": Call({200: "text/event-stream", 204: None}, (*READING, "not_found", "too_many_streams", "draining"), (LAST_EVENT,)),  # noqa: E501 - a table, a call a line
     "watchJobs": Call({200: "text/event-stream"}, (*READING, "too_many_streams", "draining"), (LAST_EVENT, Parameter("jobs", "Only these jobs: ids separated by commas."))),  # noqa: E501 - a table, a call a line
     "getAccount": Call({200: AccountView}),
@@ -111,6 +114,8 @@ TYPES: Final = (
     TrailView,
     ProblemView,
     JobRequest,
+    UploadRequest,
+    UploadView,
     KeyRequest,
 )
 METHODS: Final = ("get", "post", "put", "patch", "delete")
@@ -154,10 +159,7 @@ def _complete(operation: dict[str, Any], base_url: str) -> dict[str, Any]:
     if parameters:
         done["parameters"] = parameters
     if call.body is not None:
-        done["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": _schema(call.body)}},
-        }
+        done["requestBody"] = {"required": True, "content": _content(call.body)}
     if "unauthenticated" in call.problems:
         done["security"] = [{"bearer": []}]
     return done
@@ -169,7 +171,16 @@ def _tag(name: str) -> str:
         return "Operations"
     if "Key" in name:
         return "Keys"
+    if "Upload" in name:
+        return "Uploads"
     return "Jobs" if "Job" in name or name == "getFile" else "Account"
+
+
+def _content(body: type | str) -> dict[str, Any]:
+    """Return what a body may be: JSON of a type, or bytes of a media type."""
+    if isinstance(body, str):
+        return {body: {"schema": {"type": "string", "format": "binary"}}}
+    return {"application/json": {"schema": _schema(body)}}
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:

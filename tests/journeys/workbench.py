@@ -20,9 +20,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.audit import Chain, Record
-from gateway.blobs import FolderBlobs
+from gateway.blobs import FolderBlobs, Links
 from gateway.crash import Hook, nowhere
 from gateway.images import Studio
+from gateway.inputs import Inputs
 from gateway.intake import Intake
 from gateway.lifetime import Lifetime
 from gateway.outbound import Credential, Outbound, open_credential
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from tests.fakes.server import Fake
 
 PRICE = 10
+RING = Keyring([Secret("s" * 32)])
+LINKS_URL = "https://images.example.com"
 PATIENCE = 20.0
 WIDE = quota.Limits(submit=10**6, in_flight=10**6, monthly_cap=10**9)
 TERMS = quota.Terms(WIDE, WIDE, credits_per_month=100_000)
@@ -141,11 +144,11 @@ class Workbench:
         self.engine = _engine(folder / "store.db", self.clock, crash)
         self.outbound = self._open_outbound(bases or {})
         self.upstreams = Upstreams(self._adapters, self.outbound, self.telemetry, self._now)
-        ring = Keyring([Secret("s" * 32)])
         self.parts = Parts(
             store=store(self.engine),
             upstreams=self.upstreams,
-            intake=Intake(self.blobs, self.studio, ring, self.telemetry, crash),
+            inputs=self._inputs(crash),
+            intake=Intake(self.blobs, self.studio, RING, self.telemetry, crash),
             lifetime=self.lifetime,
             now=self._now,
             chance=lambda: 0.5,
@@ -154,6 +157,10 @@ class Workbench:
             crash=crash,
         )
         self.worker = Worker(self.parts, self.telemetry, concurrency, renew_seconds=renew_seconds)
+
+    def _inputs(self, crash: Hook) -> Inputs:
+        links = Links(RING, lambda: LINKS_URL)
+        return Inputs(self.engine, self.blobs, self.studio, RING, links, self.outbound.fetch, crash)
 
     def _now(self) -> int:
         return self.clock() + self.run_clock.ahead

@@ -22,6 +22,7 @@ from gateway.lifetime import Lifetime
 from gateway.secrets import Keyring, Secret
 from gateway.telemetry import Telemetry
 from gateway.trail import Trail
+from gateway.uploads import Uploads
 from policies.model import Principal, Role
 from tests.fakes.asgi import Answered, Headers, Open, scope_of
 from tests.fakes.jobs import FakeJobs
@@ -52,6 +53,7 @@ class Site:
         self.sick: Exception | None = None
         self.parts = ApiParts(
             jobs=cast("Jobs", self.jobs),
+            uploads=cast("Uploads", None),
             trail=cast("Trail", self.jobs),
             keys=self.keys,
             authenticator=Authenticator([dev_issuer([SECRET])], now=self.jobs.now, find_key=self.keys.find),
