@@ -104,7 +104,7 @@ async def test_model_is_read_alone(site: Site) -> None:
     site.jobs.rows = (replace(row, id="standard"), row)
     listed = (await site.get("/v1/models")).json["data"]
     assert (await site.get("/v1/models/quick")).json == listed[1]
-    for name in ("fine", "QUICK", "quick%2F", "gpt-image-2"):
+    for name in ("fine", "QUICK", "quick-1", "gpt-image-2"):
         missing = await site.get(f"/v1/models/{name}")
         assert (missing.status, missing.json["code"]) == (404, "not_found")
 
