@@ -169,7 +169,14 @@ async def bad_bodies(stage: Stage) -> None:
         {"prompt": PROMPT, "quality": both, "size": both, "style": both, "seed": both, "model": both},
         {"prompt": PROMPT, "metadata": {"a": both * 100}, "count": 99, "camera": 7},
         {"prompt": PROMPT, "model": "none-such"},
-        {"prompt": PROMPT, "operation": "edit", "inputs": [{"url": f"https://x.example/{KEY}"}]},
+        {"prompt": PROMPT, "inputs": [{"url": f"https://x.example/{KEY}"}]},
+        {
+            "prompt": PROMPT,
+            "operation": "edit",
+            "inputs": [{"url": both, "upload": both}],
+            "mask": {"url": both},
+        },
+        {"prompt": PROMPT, "operation": "edit", "inputs": [], "mask": {"upload": KEY}},
         {"prompt": f"safelight-blocked {PROMPT}", "metadata": {"key": KEY}},
         both,
     ]
