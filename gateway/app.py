@@ -19,8 +19,9 @@ from msgspec.structs import replace
 from gateway.api import ApiParts, build_api
 from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
-from gateway.blobs import Blobs, Doors, Links, open_blobs
+from gateway.blobs import Blobs, Doors, Links, folder, open_blobs
 from gateway.crash import Hook, nowhere
+from gateway.dev import TOKEN_PATH
 from gateway.dialects.gptimage2_ai import GptImage2Ai
 from gateway.dialects.openai import OpenAI
 from gateway.dialects.speech import Speaker, SpeakerParts
@@ -44,6 +45,7 @@ from gateway.telemetry import Reading, Telemetry
 from gateway.trail import Trail
 from gateway.uploads import UploadParts, Uploads
 from gateway.upstreams import Upstreams
+from gateway.web.serving import library, playground
 from gateway.wire import WireRequest, WireResponse
 from gateway.worker import Sweeper, Worker
 from policies.bundle import TenantRow
@@ -158,7 +160,6 @@ class House:
 
     def _open_jobs(self) -> None:
         settings, choices = self.settings, self._choices
-        self.uploads = Uploads()
         self.jobs = Jobs(
             self.store,
             lambda: self.book,
@@ -234,9 +235,21 @@ class House:
             max_wait_seconds=server.max_wait_seconds,
             body_seconds=self._choices.body_seconds,
             dev=self._choices.dev,
-            extra=self._choices.extra,
+            extra=self._pages(),
             coin=self._choices.coin,
         )
+
+    def _pages(self) -> dict[str, ASGIApp]:
+        """Return what is served beside the API: the browser's client always, the playground by choice."""
+        given = self._choices.extra
+        if not self.settings.server.playground:
+            return {**library(), **given}
+        shown = playground(self.public_url, self._elsewhere, dev=TOKEN_PATH in given)
+        return {**library(), **shown, **given}
+
+    async def _elsewhere(self) -> str | None:
+        """Return an address such as pictures are read from, if blobs have their own."""
+        return await self.blobs.get_url(f"{folder(self.ring, '_', self._mint())}/0.png", 60)
 
     def _trusted(self) -> list[Trusted]:
         issuers = [trust(i, fetch=self._fetch_keys, now=self.now) for i in self.settings.auth.issuers]

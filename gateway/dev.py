@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from gateway.auth import mint_dev
 from gateway.errors import Refusal
@@ -24,11 +24,9 @@ from gateway.settings import (
     StoreSettings,
     WorkerSettings,
 )
-from gateway.web import HEADERS, Asset, assets, may_have_token
+from gateway.web import may_have_token
+from gateway.web.serving import App, header, reply
 from policies.model import Principal
-
-if TYPE_CHECKING:
-    from gateway.api.exchange import ASGIApp
 
 KEYS: Final[Mapping[str, str]] = {
     "OPENAI_API_KEY": "openai",
@@ -42,8 +40,7 @@ TOKEN_SECONDS: Final = 12 * 3600
 PAGE_TOKEN_SECONDS: Final = 3600
 DRAIN_SECONDS: Final = 5
 CONCURRENCY: Final = "SAFELIGHT_WORKER_CONCURRENCY"
-
-Answer = tuple[int, tuple[tuple[str, str], ...], bytes]
+TOKEN_PATH: Final = "/dev/token"  # noqa: S105 - where it is, not what it is
 
 
 def settings_of(data: Path, environ: Mapping[str, str], host: str, port: int) -> Settings:
@@ -56,7 +53,7 @@ def settings_of(data: Path, environ: Mapping[str, str], host: str, port: int) ->
         if environ.get(name)
     }
     return Settings(
-        server=ServerSettings(host=host, port=port, grace_seconds=DRAIN_SECONDS),
+        server=ServerSettings(host=host, port=port, grace_seconds=DRAIN_SECONDS, playground=True),
         worker=_worker(environ),
         store=StoreSettings(url=f"sqlite:///{(data / 'safelight.db').absolute()}"),
         blobs=BlobsSettings(url=f"file://{(data / 'blobs').absolute()}"),
@@ -108,49 +105,23 @@ def read_run(data: Path) -> str | None:
     return str(run["url"])
 
 
-def pages(secret: Secret, now: Callable[[], int]) -> dict[str, ASGIApp]:
-    """Return the page's files and its token, as applications by path."""
-    found: dict[str, ASGIApp] = {path: _file(asset) for path, asset in assets().items()}
-    found["/dev/token"] = _token(secret, now)
-    return found
+def pages(secret: Secret, now: Callable[[], int]) -> dict[str, App]:
+    """Return what the page has only here: its token."""
+    return {TOKEN_PATH: _token(secret, now)}
 
 
-def _file(asset: Asset) -> ASGIApp:
-    async def app(scope: Any, _receive: Any, send: Any) -> None:
-        headers = (*HEADERS, ("content-type", asset.media_type), ("etag", asset.etag))
-        if _header(scope, b"if-none-match") == asset.etag:
-            await _send(send, (304, headers, b""))
-        else:
-            await _send(send, (200, headers, asset.body))
-
-    return app
-
-
-def _token(secret: Secret, now: Callable[[], int]) -> ASGIApp:
+def _token(secret: Secret, now: Callable[[], int]) -> App:
     """Return the application that gives the page its token, and nobody else one."""
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:
-        host, site = _header(scope, b"host") or "", _header(scope, b"sec-fetch-site")
+        host, site = header(scope, b"host") or "", header(scope, b"sec-fetch-site")
         headers = (("content-type", "application/json"), ("cache-control", "no-store"))
         peer = (scope.get("client") or ("",))[0]
         if not may_have_token(host, site, peer):
-            await _send(send, (403, headers, b'{"error":"this token is for the page on this machine"}'))
+            await reply(send, 403, headers, b'{"error":"this token is for the page on this machine"}')
             return
         text = token(secret, Principal(TENANT, SUBJECT), now(), PAGE_TOKEN_SECONDS)
         body = {"token": text, "expires_at": now() + PAGE_TOKEN_SECONDS * 1000}
-        await _send(send, (200, headers, json.dumps(body).encode()))
+        await reply(send, 200, headers, json.dumps(body).encode())
 
     return app
-
-
-def _header(scope: Any, name: bytes) -> str | None:
-    found = [value for key, value in scope["headers"] if key == name]
-    return found[0].decode("latin-1") if len(found) == 1 else None
-
-
-async def _send(send: Any, answer: Answer) -> None:
-    status, headers, body = answer
-    raw = [(name.encode(), value.encode()) for name, value in headers]
-    raw.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})

@@ -18,6 +18,22 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+# What the tests need of npm, as tests/node pins it.
+if ! cmp -s tests/node/package-lock.json .tools/node/package-lock.json; then
+    if ! command -v npm >/dev/null 2>&1; then
+        echo "The tests need Node 20 or later with npm: https://nodejs.org/en/download" >&2
+        exit 1
+    fi
+    echo "installing: what tests/node/package.json names"
+    mkdir -p .tools/node
+    cp tests/node/package.json .tools/node/
+    cp tests/node/package-lock.json .tools/node/package-lock.json
+    npm ci --prefix .tools/node --silent --ignore-scripts --no-audit --no-fund || {
+        rm -f .tools/node/package-lock.json
+        exit 1
+    }
+fi
+
 # A real S3 server, built from its pinned source; Go's own checksum database holds it to what was published.
 version="$(sed -n 's/^VERSION: Final = "\(.*\)"$/\1/p' tests/fakes/storage.py)"
 server=".tools/versitygw-$version"

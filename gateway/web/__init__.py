@@ -1,13 +1,15 @@
-"""What a browser gets under `dev`: one page, its style, its scripts. Files, and what is said with them.
+"""What a browser gets: a client for programs, and the playground. Files, and what is said with them.
 
 Everything is served as it lies here; nothing is built, nothing comes from elsewhere. The page's policy
 allows no inline script and no inline style, so a text that came to be markup would still do nothing.
-Who may have the page's token is decided here too; routes, and the token itself, are made elsewhere.
+Who may have the page's token is decided here too; the token itself is made elsewhere.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import html
 import ipaddress
 import re
 from pathlib import Path
@@ -20,44 +22,67 @@ TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".ts": "text/plain; charset=utf-8",
 }
+LIBRARY: Final = frozenset({"/client.js", "/client.d.ts"})
+"""What programs of other origins load. All else is the playground's."""
 
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
-)
-
-HEADERS: Final = (
-    ("content-security-policy", POLICY),
+SEALED: Final = (
     ("x-content-type-options", "nosniff"),
     ("referrer-policy", "no-referrer"),
-    ("cross-origin-opener-policy", "same-origin"),
-    ("cross-origin-resource-policy", "same-origin"),
     ("cache-control", "no-cache"),
+    ("vary", "Accept-Encoding"),
 )
 """Goes with every file. `no-cache` lets a browser keep a file and ask by its `ETag`."""
+OPEN: Final = (("access-control-allow-origin", "*"), ("cross-origin-resource-policy", "cross-origin"))
+OWN: Final = (
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+)
 
 _LOOPBACK: Final = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
+_BLANKS: Final = 'data-token="typed" data-address=""'
 
 
 class Asset(NamedTuple):
-    """One file as it is served."""
+    """One file as it is served, and the same compressed. Their tags differ, as RFC 9110 (8.8.3.3) asks."""
 
     body: bytes
     media_type: str
+    packed: bytes
     etag: str
+    packed_etag: str
 
 
 def assets() -> dict[str, Asset]:
     """Return every file by its path below the mount; the page itself is `/`."""
     found = (path for path in sorted(HERE.iterdir()) if path.suffix in TYPES)
-    return {"/" if path.name == "page.html" else f"/{path.name}": _asset(path) for path in found}
+    return {
+        "/" if path.name == "page.html" else f"/{path.name}": asset(path.read_bytes(), TYPES[path.suffix])
+        for path in found
+    }
 
 
-def _asset(path: Path) -> Asset:
-    body = path.read_bytes()
-    return Asset(body, TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+def asset(body: bytes, media_type: str) -> Asset:
+    """Return a file's bytes as an asset."""
+    tag = hashlib.sha256(body).hexdigest()[:16]
+    return Asset(body, media_type, gzip.compress(body, mtime=0), f'"{tag}"', f'"{tag}-gzip"')
+
+
+def page(template: Asset, address: str, *, dev: bool) -> Asset:
+    """Return the page for an installation: where its links begin, and whether it is given its token."""
+    filled = f'data-token="{"dev" if dev else "typed"}" data-address="{html.escape(address)}"'
+    return asset(template.body.replace(_BLANKS.encode(), filled.encode()), template.media_type)
+
+
+def policy(origins: tuple[str, ...] = ()) -> str:
+    """Return the page's Content-Security-Policy; pictures may also be at `origins`."""
+    stores = "".join(f" {origin}" for origin in origins)
+    return (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:{stores}; "
+        f"connect-src 'self'{stores}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
 
 
 def may_have_token(host: str, site: str | None, peer: str) -> bool:

@@ -22,6 +22,7 @@ Deed = Literal[
     "reset_after",  # does the work, then cuts the connection
     "half",  # does the work, sends half the answer
     "hang",  # does the work, answers never
+    "hold",  # does the work, answers once it is told to
     "slow",  # does the work, waits `seconds`, answers
     "drip",  # does the work, sends one byte every `seconds`
     "malformed",  # JSON that stops in the middle

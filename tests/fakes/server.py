@@ -115,7 +115,12 @@ class Fake:
         self._log_path = log
         self._log: IO[bytes] | None = None
         self._stop = asyncio.Event()
+        self._free = asyncio.Event()
         self._runner: web.AppRunner | None = None
+
+    def release(self) -> None:
+        """Let answers go that are held, and hold no more."""
+        self._free.set()
 
     @property
     def paid(self) -> int:
@@ -144,6 +149,7 @@ class Fake:
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
+        self._free.set()
         if self._runner is not None:
             await self._runner.cleanup()
         if self._log is not None:
@@ -218,6 +224,8 @@ class Fake:
             case "hang":
                 await self._stop.wait()
                 return _cut(request)
+            case "hold":
+                await self._free.wait()
             case "slow" if behavior:
                 await self._pause(behavior.seconds)
             case "half" | "drip" | "huge" if behavior:
