@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from gateway import deliveries
 from gateway.api import ApiParts, build_api
+from gateway.api.bodies import Bodies
+from gateway.api.views import Views
 from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
 from gateway.blobs import Blobs, Doors, Links, folder, open_blobs
 from gateway.crash import Hook, nowhere
+from gateway.deliveries import Deliverer
 from gateway.dev import TOKEN_PATH
 from gateway.dialects.gptimage2_ai import GptImage2Ai
+from gateway.dialects.gptimage2_plus import webhook_body
 from gateway.dialects.openai import OpenAI
 from gateway.dialects.speech import Speaker, SpeakerParts
 from gateway.errors import Refusal
@@ -46,6 +51,7 @@ from gateway.trail import Trail
 from gateway.uploads import UploadParts, Uploads
 from gateway.upstreams import Upstreams
 from gateway.web.serving import library, playground
+from gateway.webhooks import Webhooks
 from gateway.wire import WireRequest, WireResponse
 from gateway.worker import Sweeper, Worker
 from policies.bundle import TenantRow
@@ -110,6 +116,8 @@ class House:
         self._open_store()
         self._open_inputs()
         self._open_jobs()
+        self._open_webhooks()
+        self.api = build_api(self._api_parts())
 
     # -- building ----------------------------------------------------------------------------------
 
@@ -195,7 +203,37 @@ class House:
             self.now,
         )
         self.authenticator = Authenticator(self._trusted(), now=self.now, find_key=self.keys.find)
-        self.api = build_api(self._api_parts())
+
+    def _open_webhooks(self) -> None:
+        """Build what registers webhooks and what tells them, over connections of their own."""
+        choices, settings = self._choices, self.settings.webhooks
+        allowed = choices.allowed or _allowed(self.settings.outbound.allow)
+        if choices.dev:
+            allowed = replace(allowed, loopback=True)
+        self.herald = Outbound({}, allowed, connections=deliveries.CONCURRENCY)
+        self.webhooks = Webhooks(
+            self.store,
+            self.ring,
+            self.herald.judge,
+            self.jobs.turned_away,
+            self._mint,
+            choices.coin,
+            self.now,
+        )
+        views = Views(Links(self.ring, self.public_url), self.public_url)
+        parts = deliveries.Parts(
+            store=self.store,
+            send=self.herald.send,
+            render=Bodies(views, webhook_body).render,
+            ring=self.ring,
+            lifetime=self.lifetime,
+            now=self.now,
+            chance=choices.chance,
+            attempt_seconds=settings.attempt_seconds,
+            disable_after=settings.disable_after,
+            crash=choices.crash,
+        )
+        self.deliverer = Deliverer(parts, self.telemetry)
 
     def _speakers(self, links: Links) -> tuple[Speaker, ...]:
         parts = SpeakerParts(
@@ -219,6 +257,7 @@ class House:
             uploads=self.uploads,
             trail=Trail(self.store),
             keys=self.keys,
+            webhooks=self.webhooks,
             authenticator=self.authenticator,
             keyring=self.ring,
             links=self.links,
@@ -270,6 +309,7 @@ class House:
         loop = asyncio.get_running_loop()
         if self.settings.worker.concurrency:
             self.worker.start()
+            self.deliverer.start()
         self._background = [
             loop.create_task(self.sweeper.run(), name="sweep"),
             loop.create_task(self._reload(), name="policies"),
@@ -280,7 +320,8 @@ class House:
     async def drain(self) -> None:
         """Take no new work, let calls under way finish, give the rest back."""
         self.lifetime.begin_drain()
-        await self.worker.drain(self.settings.worker.drain_seconds)
+        seconds = self.settings.worker.drain_seconds
+        await asyncio.gather(self.worker.drain(seconds), self.deliverer.drain(seconds))
 
     async def close(self) -> None:
         """Let go of everything. After `drain`."""
@@ -290,6 +331,7 @@ class House:
         await asyncio.gather(*self._background, return_exceptions=True)
         await self.authenticator.close()
         await self.outbound.close()
+        await self.herald.close()
         await self.store.close()
         await self.blobs.close()
         self.studio.close()

@@ -28,6 +28,7 @@ _NAMES: Final = """
     images bytes cost_micros currency
     jobs blobs keys records uploads leases streams batch
     safelight python pid role address port data store providers policy_version concurrency drain_seconds
+    endpoint delivery form
     documents mistakes signal
 """
 FIELDS: Final = frozenset(_NAMES.split())

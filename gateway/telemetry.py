@@ -100,6 +100,8 @@ class _Metrics:
         self.job_seconds = self._histogram("job_seconds", "From submit to end.", SLOW, "state")
         self.attempts = self._counter("attempts", "Calls to upstreams.", "entry", "phase", "outcome")
         self.attempt_seconds = self._histogram("attempt_seconds", "Length of them.", SLOW, "entry", "phase")
+        self.deliveries = self._counter("deliveries", "Tries to tell webhooks.", "form", "outcome")
+        self.delivery_seconds = self._histogram("delivery_seconds", "Length of them.", SLOW, "form")
         self.denials = self._counter("denials", "What policies refused.", "reason")
         self.credits = self._counter("credits", "Credits moved.", "move")
         self.alarms = self._counter("alarms", "What an operator should look at.", "alarm")
@@ -241,6 +243,14 @@ class Telemetry:
         self._metrics.job_seconds.at(state).observe(seconds)
         self._metrics.credits.at("charged").inc(charged)
         self.event("job", level=level, state=state, model=model, seconds=seconds, charged=charged, **fields)
+
+    def delivery(
+        self, *, form: str, outcome: str, seconds: float, level: Level = "info", **fields: object
+    ) -> None:
+        """Tell of and count one try to tell a webhook."""
+        self._metrics.deliveries.at(form, outcome).inc()
+        self._metrics.delivery_seconds.at(form).observe(seconds)
+        self.event("delivery", level=level, form=form, outcome=outcome, seconds=seconds, **fields)
 
     def held(self, credit: int) -> None:
         """Count credits set aside for an admitted job."""

@@ -9,9 +9,9 @@ Callers name a form where their API knows one alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from gateway import notices
@@ -38,27 +38,31 @@ if TYPE_CHECKING:
     TurnedAway = Callable[[Principal, str, str], Awaitable[None]]
     """Tells the trail of a caller who may not do what they asked: who, the code, what for."""
 
+Url = Annotated[str, Meta(max_length=2048, description="https, at a public address.")]
+Events = Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=16)]
+Label = Annotated[str, Meta(max_length=200, description="What people know it by.")]
+
 Rule = Callable[[Endpoint, int], Endpoint | Dropped]
 """From an endpoint the caller sees, and the store's time, to what becomes of it."""
 
 DISABLED: Final = "The endpoint is disabled: enable it first, then send."
 
 
-class Wish(Struct, frozen=True):
-    """What is asked of a new endpoint. `events` None stands for all of its form's."""
+class WebhookRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked of a new webhook. Absent `events` are all of them; `scope` `tenant` is for admins."""
 
-    url: str
-    events: tuple[str, ...] | None = None
+    url: Url
+    events: Events | None = None
     scope: Literal["own", "tenant"] = "own"
-    label: str = ""
+    label: Label = ""
 
 
-class Change(Struct, frozen=True):
-    """What is to be changed of an endpoint; None leaves it as it is."""
+class WebhookPatch(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be changed of a webhook; what is absent stays. `enabled` switches it on or off."""
 
-    url: str | None = None
-    events: tuple[str, ...] | None = None
-    label: str | None = None
+    url: Url | None = None
+    events: Events | None = None
+    label: Label | None = None
     enabled: bool | None = None
 
 
@@ -92,7 +96,7 @@ class Webhooks:
 
     # -- endpoints ---------------------------------------------------------------------------------
 
-    async def create(self, who: Caller, wish: Wish, form: Form = "native") -> Made:
+    async def create(self, who: Caller, wish: WebhookRequest, form: Form = "native") -> Made:
         """Register an endpoint; raises `Problem` for a bad address, unknown events, one too many.
 
         Only the tenant's admins may have one that hears of the whole tenant.
@@ -139,7 +143,9 @@ class Webhooks:
             raise Problem("not_found")
         return found
 
-    async def update(self, who: Caller, name: str, change: Change, form: Form | None = None) -> Endpoint:
+    async def update(
+        self, who: Caller, name: str, change: WebhookPatch, form: Form | None = None
+    ) -> Endpoint:
         """Change an endpoint. Switched on again it is sent what ends from now on, nothing of before."""
         there = await self.get(who, name, form)
         events = None if change.events is None else _events(there.form, change.events)

@@ -42,19 +42,29 @@ ROOMS: Final = {
 """The room of each third-party library: a module, or a package with all that is in it."""
 
 GUARDED: Final = {
+    "_socket": (),
+    "asyncio.streams": (),
+    "asyncio.subprocess": (),
+    "ctypes": (),
     "ftplib": (),
     "http.client": ("gateway.cli",),
+    "imaplib": (),
     "logging": ("gateway.lines", "gateway.telemetry"),
     "marshal": (),
     "multiprocessing": (),
     "pickle": (),
+    "poplib": (),
     "shelve": (),
     "smtplib": (),
     "socket": ("gateway.check", "gateway.cli", "gateway.outbound", "gateway.serve"),
     "sqlite3": (),
     "ssl": ("gateway.outbound",),
     "subprocess": ("gateway.cli", "gateway.trials"),
+    "telnetlib": (),
     "urllib.request": ("gateway.cli",),
+    "urllib.robotparser": (),
+    "webbrowser": ("gateway.cli",),
+    "xmlrpc": (),
 }
 """Modules of the standard library that only some rooms may know."""
 
@@ -100,6 +110,17 @@ ASYNC: Final = (ast.Await, ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith)
 VAGUE: Final = frozenset(
     {"base", "common", "core", "handler", "helper", "manager", "misc", "service", "util"}
 )
+CONNECTS: Final = frozenset(
+    {"PyJWKClient", "connect_accepted_socket", "connect_ex", "connect_read_pipe", "create_connection",
+     "create_datagram_endpoint", "create_subprocess_exec", "create_subprocess_shell",
+     "create_unix_connection", "open_connection", "open_unix_connection", "push_to_gateway", "pushadd_to_gateway", "sendto",
+     "sock_connect", "start_tls", "subprocess_exec", "subprocess_shell"}
+)  # fmt: skip
+"""What dials, or starts a program that may, by whatever object it is asked for."""
+HIDDEN_DOORS: Final = frozenset(
+    {"__import__", "importlib.import_module", "import_module", "os.system", "os.popen", "os.posix_spawn",
+     "os.execv", "os.execve", "os.execvp", "os.fork", "eval", "exec"}
+)  # fmt: skip
 ARTICLES: Final = frozenset({"a", "an", "the"})
 """Not counted as words of a test's name."""
 MOST_LINES: Final = 500
@@ -201,11 +222,20 @@ def one_room(source: Source) -> Iterator[str]:
 
 
 def no_own_connection(source: Source) -> Iterator[str]:
-    """Connections are opened by the sender alone."""
-    if is_code(source) and not within(source.module, "gateway.outbound"):
-        for call, name in calls(source):
-            if name.endswith((".open_connection", ".create_connection", ".open_unix_connection")):
-                yield source.at(call.lineno, "opens a connection: send a WireRequest by `gateway.outbound`")
+    """Connections are opened by the sender alone, and nobody sends another program to open one."""
+    if not is_code(source) or within(source.module, "gateway.outbound"):
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and (name := node.attr) in CONNECTS:
+            yield source.at(
+                node.lineno, f"`{name}` opens a connection: send a WireRequest by `gateway.outbound`"
+            )
+        elif isinstance(node, ast.ImportFrom):
+            for name in {alias.name for alias in node.names} & CONNECTS:
+                yield source.at(node.lineno, f"`{name}` opens a connection: `gateway.outbound` does that")
+    for call, name in calls(source):
+        if name in HIDDEN_DOORS:
+            yield source.at(call.lineno, f"`{name}` hides what it runs: say it in an import")
 
 
 def floor(module: str) -> int:

@@ -35,6 +35,7 @@ from gateway.api.streams import StreamCalls
 from gateway.api.trail import TrailCalls
 from gateway.api.uploads import UploadCalls
 from gateway.api.views import Views
+from gateway.api.webhooks import WebhookCalls
 from gateway.lifetime import Lifetime
 from gateway.telemetry import Reading
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from gateway.telemetry import Telemetry
     from gateway.trail import Trail
     from gateway.uploads import Uploads
+    from gateway.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class ApiParts:
     uploads: Uploads
     trail: Trail
     keys: Keys
+    webhooks: Webhooks
     authenticator: Authenticator
     keyring: Keyring
     links: Links
@@ -121,6 +124,7 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
         *UploadCalls(parts.uploads).routes(),
         *AccountCalls(jobs, parts.plan_of).routes(),
         *KeyCalls(parts.keys, cursors).routes(),
+        *WebhookCalls(parts.webhooks, cursors).routes(),
         *TrailCalls(parts.trail, cursors).routes(),
         *FileCalls(parts.blobs, parts.links, jobs.now).routes(),
         *HealthCalls(parts.lifetime, parts.ping, parts.telemetry).routes(),

@@ -17,6 +17,7 @@ from litestar.openapi import OpenAPIConfig
 from msgspec import Struct
 
 from gateway.api.account import AccountView, ModelList, ModelView
+from gateway.api.bodies import WebhookEvent
 from gateway.api.jobs import FILTERS, JobPage, QuoteView
 from gateway.api.keys import KeyPage, NewKeyView
 from gateway.api.pages import example
@@ -26,7 +27,9 @@ from gateway.api.trail import FILTERS as TRAIL_FILTERS
 from gateway.api.trail import TrailView
 from gateway.api.uploads import UploadRequest, UploadView
 from gateway.api.views import JobView
+from gateway.api.webhooks import DeliveryPageView, DeliveryView, NewWebhookView, WebhookPage, WebhookView
 from gateway.errors import CATALOGUE
+from gateway.webhooks import WebhookPatch, WebhookRequest
 from policies.access import KeyRequest
 from policies.model import JobRequest, JobState
 
@@ -95,6 +98,15 @@ CALLS: Final[dict[str, Call]] = {
     "createKey": Call({201: NewKeyView}, (*BODY, "rate_limited"), (), KeyRequest),
     "listKeys": Call({200: KeyPage}, READING, PAGING),
     "revokeKey": Call({204: None}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
+    "createWebhook": Call({201: NewWebhookView}, (*BODY, "webhook_limit", "rate_limited"), (), WebhookRequest),  # noqa: E501 - a table, a call a line
+    "listWebhooks": Call({200: WebhookPage}, READING, PAGING),
+    "getWebhook": Call({200: WebhookView}, (*READING, "not_found")),
+    "updateWebhook": Call({200: WebhookView}, (*BODY, "not_found", "rate_limited"), (), WebhookPatch),
+    "deleteWebhook": Call({204: None}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
+    "rotateWebhook": Call({200: NewWebhookView}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
+    "testWebhook": Call({202: DeliveryView}, (*KNOWN, "invalid_request", "not_found", "webhook_disabled", "rate_limited")),  # noqa: E501 - a table, a call a line
+    "listDeliveries": Call({200: DeliveryPageView}, (*READING, "not_found"), PAGING),
+    "redeliverWebhook": Call({202: DeliveryView}, (*KNOWN, "invalid_request", "not_found", "webhook_disabled", "rate_limited")),  # noqa: E501 - a table, a call a line
     "listAudit": Call({200: TrailView}, READING, (*_filters(TRAIL_FILTERS), *PAGING)),
     "getFile": Call({200: "image/*", 304: None}, ("link_invalid", "link_expired", "not_found"), (Parameter("exp", "Of the link.", kind="integer"), Parameter("sig", "Of the link."), Parameter("download", "1 attaches."), CONDITION)),  # noqa: E501 - a table, a call a line
     "getLiveness": Call({200: dict[str, str]}, ()),
@@ -117,6 +129,14 @@ TYPES: Final = (
     UploadRequest,
     UploadView,
     KeyRequest,
+    WebhookEvent,
+    WebhookView,
+    NewWebhookView,
+    WebhookPage,
+    DeliveryView,
+    DeliveryPageView,
+    WebhookRequest,
+    WebhookPatch,
 )
 METHODS: Final = ("get", "post", "put", "patch", "delete")
 
@@ -136,6 +156,7 @@ def document(handlers: Sequence[HTTPRouteHandler], *, version: str, base_url: st
             if method in path:
                 path[method] = _complete(path[method], base_url)
     found["servers"] = [{"url": base_url}]
+    found["webhooks"] = {"jobEnded": {"post": _told()}}
     _, schemas = msgspec.json.schema_components(TYPES, ref_template=REFERENCE)
     bearer = {"type": "http", "scheme": "bearer", "description": "A token (JWT) or a service key."}
     found["components"] = {"schemas": schemas, "securitySchemes": {"bearer": bearer}}
@@ -165,6 +186,23 @@ def _complete(operation: dict[str, Any], base_url: str) -> dict[str, Any]:
     return done
 
 
+def _told() -> dict[str, Any]:
+    """Return the operation that webhooks serve."""
+    return {
+        "operationId": "jobEnded",
+        "tags": ["Webhooks"],
+        "summary": "Be told of a job's end",
+        "description": "Signed as Standard Webhooks 1.0 says: `webhook-id`, `webhook-timestamp` and "
+        "`webhook-signature`. Any 2xx takes it; whatever else is tried again, over 24 hours.",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _schema(WebhookEvent)}},
+        },
+        "responses": {"204": {"description": "It was taken."}},
+        "security": [],
+    }
+
+
 def _tag(name: str) -> str:
     """Return the group a call is shown in."""
     if name.startswith("get") and name.endswith(("ness", "Metrics")):
@@ -173,6 +211,8 @@ def _tag(name: str) -> str:
         return "Keys"
     if "Upload" in name:
         return "Uploads"
+    if "Webhook" in name or "Deliver" in name:
+        return "Webhooks"
     return "Jobs" if "Job" in name or name == "getFile" else "Account"
 
 

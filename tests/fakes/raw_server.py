@@ -133,3 +133,15 @@ def says_and_stays(data: bytes) -> Act:
         await talk.gone()
 
     return act
+
+
+async def hangs(talk: Talk) -> None:
+    """Read a request and wait for the caller to leave."""
+    await talk.request()
+    await talk.gone()
+
+
+async def resets(talk: Talk) -> None:
+    """Read a request and reset the connection."""
+    await talk.request()
+    talk.reset()

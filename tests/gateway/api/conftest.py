@@ -25,6 +25,7 @@ from gateway.trail import Trail
 from gateway.uploads import Uploads
 from policies.model import Principal, Role
 from tests.fakes.asgi import Answered, Headers, Open, scope_of
+from tests.fakes.hooks import HookShelf, office
 from tests.fakes.jobs import FakeJobs
 from tests.fakes.keys import KeyShelf, desk
 
@@ -43,6 +44,7 @@ class Site:
         self.jobs = FakeJobs()
         self.shelf = KeyShelf(self.jobs.now)
         self.keys = desk(self.shelf, self.jobs)
+        self.hooks = HookShelf(self.jobs.now)
         self.keyring = Keyring([SECRET])
         self.links = Links(self.keyring, lambda: URL)
         self.blobs = FolderBlobs(folder)
@@ -56,6 +58,7 @@ class Site:
             uploads=cast("Uploads", None),
             trail=cast("Trail", self.jobs),
             keys=self.keys,
+            webhooks=office(self.hooks, self.jobs),
             authenticator=Authenticator([dev_issuer([SECRET])], now=self.jobs.now, find_key=self.keys.find),
             keyring=self.keyring,
             links=self.links,

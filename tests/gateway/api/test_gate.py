@@ -178,5 +178,6 @@ def test_litestar_is_a_router_only() -> None:
         "asgi",
         "delete",
         "get",
+        "patch",
         "post",
     }
