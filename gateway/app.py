@@ -27,7 +27,7 @@ from gateway.crash import Hook, nowhere
 from gateway.deliveries import Deliverer
 from gateway.dev import TOKEN_PATH
 from gateway.dialects.gptimage2_ai import GptImage2Ai
-from gateway.dialects.gptimage2_plus import webhook_body
+from gateway.dialects.gptimage2_plus import GptImage2Plus, webhook_body
 from gateway.dialects.openai import OpenAI
 from gateway.dialects.speech import Speaker, SpeakerParts
 from gateway.errors import Refusal
@@ -76,7 +76,8 @@ DEV_PLAN: Final = "pro"
 class Choices(Struct, frozen=True):
     """What is not in the settings: how this process was started, and what tests put in its place.
 
-    `adapters` opens a provider kind's adapter; `around` returns what is used as the store.
+    `adapters` opens a provider kind's adapter, `blobs` the place a URL names; `around` returns what is used
+    as the store.
     """
 
     dev: bool = False
@@ -84,6 +85,7 @@ class Choices(Struct, frozen=True):
     extra: Mapping[str, ASGIApp] = {}
     allowed: Allowed | None = None
     adapters: Callable[[str, str | None], Adapter] = open_adapter
+    blobs: Callable[[str], Blobs] = open_blobs
     around: Callable[[Store], Store] = lambda store: store
     crash: Hook = nowhere
     body_seconds: float = 20.0
@@ -109,7 +111,7 @@ class House:
         self._background: list[asyncio.Task[None]] = []
         self.ring = Keyring(settings.secret)
         self.chain = chain_of(settings.secret)
-        self.blobs: Blobs = open_blobs(settings.blobs.url)
+        self.blobs = choices.blobs(settings.blobs.url)
         self.studio = Studio(STUDIO_THREADS)
         self._open_outbound()
         self.book = self._rulebook()
@@ -240,6 +242,7 @@ class House:
             jobs=self.jobs,
             uploads=self.uploads,
             studio=self.studio,
+            webhooks=self.webhooks,
             links=links,
             blobs=self.blobs,
             lifetime=self.lifetime,
@@ -247,11 +250,10 @@ class House:
             public_url=self.public_url,
             sync_seconds=self.settings.server.sync_wait_seconds,
         )
-        return (GptImage2Ai(parts), OpenAI(parts))
+        return (GptImage2Plus(parts), GptImage2Ai(parts), OpenAI(parts))
 
     def _api_parts(self) -> ApiParts:
         server = self.settings.server
-        links = Links(self.ring, self.public_url)
         return ApiParts(
             jobs=self.jobs,
             uploads=self.uploads,
