@@ -113,7 +113,8 @@ VAGUE: Final = frozenset(
 CONNECTS: Final = frozenset(
     {"PyJWKClient", "connect_accepted_socket", "connect_ex", "connect_read_pipe", "create_connection",
      "create_datagram_endpoint", "create_subprocess_exec", "create_subprocess_shell",
-     "create_unix_connection", "open_connection", "open_unix_connection", "push_to_gateway", "pushadd_to_gateway", "sendto",
+     "create_unix_connection", "open_connection", "open_unix_connection", "push_to_gateway",
+     "pushadd_to_gateway", "sendto",
      "sock_connect", "start_tls", "subprocess_exec", "subprocess_shell"}
 )  # fmt: skip
 """What dials, or starts a program that may, by whatever object it is asked for."""

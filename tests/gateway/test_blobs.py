@@ -1,8 +1,7 @@
-"""Blobs are whole and written once; a link that was altered anywhere opens nothing."""
+"""A folder's blobs are whole and written once; a link that was altered anywhere opens nothing."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -153,14 +152,6 @@ async def test_trouble_of_the_folder_is_a_fault(tmp_path: Path) -> None:
             await call
 
 
-async def test_racing_puts_agree(tmp_path: Path) -> None:
-    """Of many puts to one key one wins, and all return the winner's bytes."""
-    blobs = FolderBlobs(tmp_path)
-    held = await asyncio.gather(*(blobs.put(KEY, b"%d" % n * 1000) for n in range(12)))
-    assert set(held) == {await blobs.read(KEY)}
-    assert _names(blobs.path(KEY).parent) == ["0.png"]
-
-
 class _Died(BaseException):
     """The end of a process: nothing after it runs in that one."""
 
@@ -203,31 +194,6 @@ async def test_remains_lie_in_all_places(tmp_path: Path) -> None:
 
 def _output(ring: Keyring, index: int) -> Output:
     return Output(index, f"{folder(ring, 'acme', JOB)}/{index}.png", "image/png", 1, 1, 1, "0" * 64)
-
-
-async def test_deleting_takes_one_job(tmp_path: Path) -> None:
-    """Deleting removes all blobs of a job and none of another, and may be repeated."""
-    blobs = FolderBlobs(tmp_path)
-    other = folder(RING, "acme", OTHER)
-    for key in (KEY, f"{FOLDER}/0.thumb.webp", f"{other}/0.png"):
-        await blobs.put(key, b"x")
-    await blobs.delete(FOLDER)
-    await blobs.delete(FOLDER)
-    assert await blobs.read(f"{other}/0.png") == b"x"
-    for key in (KEY, f"{FOLDER}/0.thumb.webp"):
-        assert await blobs.read(key) is None
-
-
-@pytest.mark.parametrize(
-    "prefix", ["", ".", "..", "/", FOLDER[:16], FOLDER + "/", KEY, f"{FOLDER}/..", f"../{FOLDER}"]
-)
-async def test_only_jobs_are_deleted(tmp_path: Path, prefix: str) -> None:
-    """Nothing wider, narrower or elsewhere than one job's folder is ever removed."""
-    blobs = FolderBlobs(tmp_path)
-    await blobs.put(KEY, b"x")
-    with pytest.raises(ValueError, match="not a job's folder"):
-        await blobs.delete(prefix)
-    assert await blobs.read(KEY) == b"x"
 
 
 async def test_check_makes_and_probes_the_folder(tmp_path: Path) -> None:
@@ -301,6 +267,29 @@ def test_links_outlive_rotation() -> None:
     parts = _parts(Links(Keyring([Secret("o" * 32)]), lambda: "https://a.example/api").make(KEY, NOW))
     assert LINKS.check(*parts, NOW) == "ok"
     assert Links(Keyring([Secret("n" * 32)]), str).check(*parts, NOW) == "invalid"
+
+
+def test_durable_links_name_their_key() -> None:
+    """A durable link names its key in 43 letters, the same each time, good by every live secret."""
+    link = LINKS.durable(KEY)
+    path = link.removeprefix("https://images.example.com/api/files/")
+    assert link == LINKS.durable(KEY)
+    assert (len(path) - len(KEY) - len("/.png"), LINKS.lasting(path)) == (43, KEY)
+    older = Links(Keyring([Secret("o" * 32)]), lambda: "https://images.example.com/api").durable(KEY)
+    assert older != link
+    assert LINKS.lasting(older.removeprefix("https://images.example.com/api/files/")) == KEY
+    assert Links(Keyring([Secret("n" * 32)]), str).lasting(older.partition("/files/")[2]) is None
+
+
+@given(st.text(max_size=60), st.text(max_size=50))
+def test_foreign_paths_name_nothing(head: str, tail: str) -> None:
+    """Whatever is not a durable link made here names no key: no other key, token, ending or signature."""
+    token = LINKS.durable(KEY).rpartition("/")[2]
+    signature = _parts(LINKS.make(KEY, NOW))[2]
+    for path in (head, f"{head}/{tail}", f"{KEY}/{tail}", f"{KEY}/{tail}.png", f"{head}/{token}"):
+        assert LINKS.lasting(path) is None
+    for path in (f"{KEY}/{signature}.png", f"{FOLDER}/1.png/{token}", f"{KEY}/{token[:-4]}.webp", f"{KEY}/"):
+        assert LINKS.lasting(path) is None
 
 
 def test_a_signature_fits_one_key() -> None:
