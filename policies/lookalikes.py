@@ -137,8 +137,10 @@ def quick(face: str, words: frozenset[str]) -> bool:
     spaced = face.translate(_QUICK_SPACED).split()
     if not words.isdisjoint(spaced) or not words.isdisjoint(face.translate(_QUICK_SQUEEZED).split()):
         return False
-    if ("@" in face or "$" in face) and not words.isdisjoint(face.translate(_QUICK_SIGNED).split()):
-        return False
+    if "@" in face or "$" in face:
+        spaced = face.translate(_QUICK_SIGNED).split()  # as `spelled` parts it, too
+        if not words.isdisjoint(spaced):
+            return False
     sizes = [*map(len, spaced)]
     return sizes.count(1) < 3 or "\1\1\1" not in "".join(map(chr, sizes))
 

@@ -22,7 +22,7 @@ from gateway.dialects.speech import (
     refusal_headers,
     tell,
 )
-from gateway.errors import Problem
+from gateway.errors import CATALOGUE, Problem
 from gateway.manners import Manner
 from policies import prompts, quota
 from policies.access import Action
@@ -324,4 +324,7 @@ def _spelled(problem: Problem) -> tuple[int, str, str]:
         return 400, code, " ".join(details) if problem.flaws else SPELLED[code][2]
     if problem.code in SPELLED:
         return SPELLED[problem.code]
-    return 503, "service_unavailable", "The service is unavailable. Try again soon."
+    row = CATALOGUE[problem.code]
+    if row.status == 503:
+        return 503, "service_unavailable", "The service is unavailable. Try again soon."
+    return row.status, problem.code, row.meaning

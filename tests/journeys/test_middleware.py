@@ -98,7 +98,7 @@ async def serving(app: Any, lifespan: Literal["on", "off"] = "on") -> AsyncItera
         try:
             async with asyncio.timeout(PATIENCE):
                 while not server.started and not task.done():  # noqa: ASYNC110 - the server has no event for it
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0)
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policies import lookalikes
@@ -109,6 +109,7 @@ def test_faces_show_every_spelling() -> None:
     assert lookalikes.faces("a  cat", "a  cat") == ["a cat"]
 
 
+@example("0:0:@:00", [])
 @given(ASCII, st.lists(st.text("abilo01$@", min_size=1, max_size=4), max_size=4))
 def test_quick_look_misses_nothing(text: str, words: list[str]) -> None:
     """Where the quick look is certain, no reading has one of the words and nothing is spelled out."""
