@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from gateway.app import Choices, House
 from gateway.auth import mint_dev
+from gateway.blobs import Blobs, open_blobs
 from gateway.errors import StoreUnavailable
 from gateway.policy import PolicyFiles, read_bundle
 from gateway.providers import KINDS
@@ -92,6 +93,7 @@ class Plot(Struct, frozen=True):
     concurrency: int = 8
     dev: bool = True
     body_seconds: float = 20.0
+    blobs: Callable[[str], Blobs] = open_blobs
 
 
 class Sick:
@@ -155,6 +157,7 @@ class Stage:
             allowed=LOOPBACK,
             around=self._around,
             body_seconds=plot.body_seconds,
+            blobs=plot.blobs,
         )
 
     def _around(self, store: Store) -> Store:

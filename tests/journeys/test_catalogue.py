@@ -13,6 +13,7 @@ from gateway.errors import CATALOGUE
 from policies.bundle import Bundle, PerLevel, TenantRow
 from tests.fakes.behavior import Behavior
 from tests.fakes.server import Fake
+from tests.journeys.bringing import put, ticket
 from tests.journeys.conftest import Opening, entry
 from tests.journeys.stage import HOUR, Stage
 from tests.journeys.visitor import Reply, parsed
@@ -152,7 +153,40 @@ async def draining(stage: Stage) -> Reply:
     return await stage.visit().get("/v1/events")
 
 
+async def announced(stage: Stage) -> dict[str, Any]:
+    """Announce an upload of a byte."""
+    return await ticket(stage.visit(), "png", 1)
+
+
+async def edited(stage: Stage, **source: str) -> Reply:
+    """Ask for an edit of something."""
+    return await stage.visit().submit(operation="edit", inputs=[source])
+
+
+async def late_upload(stage: Stage) -> Reply:
+    """Use an upload of the day before."""
+    place = await announced(stage)
+    stage.clock.move(24 * HOUR)
+    return await edited(stage, upload=place["id"])
+
+
+async def put_twice(stage: Stage) -> Reply:
+    """Put an upload's bytes again."""
+    place = await announced(stage)
+    await put(place["url"], b"a")
+    return await put(place["url"], b"b")
+
+
+async def empty_upload(stage: Stage) -> Reply:
+    """Use an upload whose bytes have not come."""
+    return await edited(stage, upload=(await announced(stage))["id"])
+
+
 RAISED: dict[str, Raise] = {
+    "reference_rejected": lambda stage: edited(stage, url="https://10.0.0.1/a.png"),
+    "upload_expired": late_upload,
+    "upload_complete": put_twice,
+    "upload_incomplete": empty_upload,
     "invalid_request": lambda stage: stage.visit().post("/v1/jobs", {}),
     "method_not_allowed": lambda stage: asked(stage, "PUT", "/v1/jobs"),
     "not_acceptable": lambda stage: asked(stage, "GET", "/v1/jobs", Accept="text/html"),
