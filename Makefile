@@ -1,4 +1,5 @@
 # Every target does its own set-up on a machine with git, make and Python >= 3.11 with venv.
+# `test` also wants Go, to build the S3 server it keeps pictures in.
 # The tool that installs is pinned here, what it installs in uv.lock.
 
 PYTHON ?= python3

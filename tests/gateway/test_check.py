@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.check import Report, check, not_sqlite, not_writable, port_taken, run_check
-from gateway.settings import Role
+from gateway.check import Report, check, not_kept, not_sqlite, not_writable, port_taken, run_check
+from gateway.settings import BlobsSettings, Role
 
 KINDS = ("openai", "gptimage2_plus", "gptimage2_ai", "sandbox")
 CANARY = "canary-" + "5ec2e7" * 8
@@ -432,3 +432,13 @@ def test_port_probe_knows_names(tmp_path: Path) -> None:
     assert port_taken("127.0.0.1", 0) is None
     assert port_taken("localhost", 0) is None
     assert "nothing can listen" in str(port_taken("192.0.2.1", 0))
+
+
+def test_bucket_is_described_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a bucket only its description is looked at; a variable that is wrong is named, not quoted."""
+    bucket = BlobsSettings(url="s3://pictures")
+    assert not_kept(bucket) is None
+    monkeypatch.setenv("AWS_ENDPOINT", "minio:9000")
+    told = not_kept(bucket) or ""
+    assert "AWS_ENDPOINT must be a whole address" in told
+    assert "minio" not in told

@@ -188,6 +188,15 @@ async def test_job_has_every_field(site: Site) -> None:
     assert "secret-entry" not in str(job)
 
 
+async def test_durable_links_do_not_expire(site: Site) -> None:
+    """A job whose links are durable shows such, the same on every read, and no expiry."""
+    output = Output(0, KEY, "image/png", 1024, 1024, 9, "ab" * 32, "7", {"thumb": KEY})
+    site.jobs.put(1, state=JobState.SUCCEEDED, ended_at=NOON, outputs=(output,), links="durable")
+    shown = (await site.get(ONE)).json["outputs"][0]
+    link = site.links.durable(KEY)
+    assert (shown["url"], shown["variants"]["thumb"], shown["expires_at"]) == (link, link, None)
+
+
 async def test_failed_job_says_why(site: Site) -> None:
     """An ended job without a picture has an error; `rule` is there only where one decided."""
     error = JobError("upstream_refused", "No.", "upstream", retryable=False, rule="r.1")
