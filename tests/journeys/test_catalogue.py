@@ -21,10 +21,6 @@ from tests.journeys.visitor import Reply, parsed
 Raise = Callable[[Stage], Awaitable[Reply]]
 
 LATER = {
-    "reference_rejected": "B: inputs by URL",
-    "upload_expired": "B: uploads",
-    "upload_incomplete": "B: uploads",
-    "webhook_limit": "B: webhooks",
     "queue_full": "C: a bound on the queue's depth and age",
     "paused": "D: the operator's switches",
 }
@@ -39,6 +35,7 @@ def tight(bundle: Bundle) -> Bundle:
         "capped": replace(pro, monthly_cap=5),
         "slow": replace(pro, submit_per_hour=PerLevel(1, 1)),
         "narrow": replace(pro, in_flight=PerLevel(1, 1)),
+        "unheard": replace(pro, webhooks=0),
     }
     return replace(
         bundle,
@@ -147,6 +144,17 @@ async def dead_store(stage: Stage) -> Reply:
     return await stage.visit().submit()
 
 
+WEBHOOK = {"url": "http://127.0.0.1:9/hook"}
+
+
+async def disabled_webhook(stage: Stage) -> Reply:
+    """Try a webhook that was switched off."""
+    ann = stage.visit()
+    one = f"/v1/webhooks/{(await ann.post('/v1/webhooks', WEBHOOK)).json['id']}"
+    await ann.ask("PATCH", one, body=b'{"enabled": false}')
+    return await ann.post(f"{one}/test")
+
+
 async def draining(stage: Stage) -> Reply:
     """Open a stream on a process that stops."""
     stage.house.lifetime.begin_drain()
@@ -207,6 +215,8 @@ RAISED: dict[str, Raise] = {
     "link_expired": old_link,
     "job_erased": erased_job,
     "job_open": open_job,
+    "webhook_limit": lambda stage: stage.visit(tenant="unheard").post("/v1/webhooks", WEBHOOK),
+    "webhook_disabled": disabled_webhook,
     "idempotency_key_reused": reused_key,
     "prompt_blocked": lambda stage: stage.visit().submit("safelight-blocked"),
     "rate_limited": lambda stage: twice(stage, "slow"),
