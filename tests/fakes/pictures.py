@@ -52,6 +52,14 @@ def picture(kind: str, width: int, height: int, seed: str = "") -> bytes:
     return out.getvalue()
 
 
+def holed(width: int, height: int) -> bytes:
+    """Return a mask as OpenAI's clients make one: transparent, its left half, where the picture changes."""
+    with Image.new("RGBA", (width, height), "black") as image, io.BytesIO() as out:
+        image.paste((0, 0, 0, 0), (0, 0, width // 2, height))
+        image.save(out, "PNG")
+        return out.getvalue()
+
+
 def measured(data: bytes) -> tuple[str, tuple[int, int], bool] | None:
     """Return kind, size and whether there is transparency, having decoded all; None for no image."""
     try:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from policies.bundle import Bundle, PerLevel
 from tests.fakes.behavior import Behavior
-from tests.fakes.pictures import picture
+from tests.fakes.pictures import holed, picture
 from tests.fakes.server import Fake
 from tests.journeys.conftest import Opening, entry
 from tests.journeys.stage import Stage
@@ -44,14 +44,6 @@ def planned(**fields: Any) -> Callable[[Bundle], Bundle]:
         return replace(bundle, plans={**bundle.plans, "pro": replace(bundle.plans["pro"], **fields)})
 
     return changed
-
-
-def holed(width: int, height: int) -> bytes:
-    """Return a mask as OpenAI's clients make one: its left half is transparent."""
-    with Image.new("RGBA", (width, height), "black") as image, io.BytesIO() as out:
-        image.paste((0, 0, 0, 0), (0, 0, width // 2, height))
-        image.save(out, "PNG")
-        return out.getvalue()
 
 
 async def test_generate_brings_pictures(stage: Stage, upstream: Fake, shop: Shop) -> None:
