@@ -8,6 +8,7 @@ is told with what to set. The object that is written lies where no tenant's can,
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -62,7 +63,8 @@ async def _run(url: str, origins: Sequence[str], screen: Screen) -> int:
         screen.cross(f"{url}: {error}")
         return FAILED
     finally:
-        await blobs.delete(place)
+        with suppress(BlobsUnavailable):  # told of above, if it matters
+            await blobs.delete(place)
         await blobs.close()
 
 

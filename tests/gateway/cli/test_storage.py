@@ -9,9 +9,10 @@ from typing import Final
 
 import pytest
 
+from gateway.blobs import FolderBlobs, probe
 from gateway.cli.screen import Screen
 from gateway.cli.sources import Mistaken
-from gateway.cli.storage import run_blobs_check
+from gateway.cli.storage import Examination, run_blobs_check
 from tests.fakes.storage import Storage
 
 PAGE: Final = "https://app.example.com"
@@ -101,3 +102,32 @@ def test_wrong_settings_come_first(tmp_path: Path) -> None:
     """A settings file that names no place is told as `safelight check` tells it."""
     with pytest.raises(Mistaken, match="unknown blob scheme"):
         told(tmp_path, "ftp://somewhere")
+
+
+class Astray(FolderBlobs):
+    """Blobs whose addresses lead elsewhere than they lie."""
+
+    address = "http://127.0.0.1:1/x"
+
+    async def put_url(self, key: str, _media_type: str, _size: int, _seconds: int) -> str | None:
+        """Return where nobody takes it."""
+        return self.address
+
+    async def get_url(self, key: str, _seconds: int, *, attach: bool = False) -> str | None:
+        """Return where nobody has it."""
+        return self.address
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://127.0.0.1:1/x", ["a signed PUT got no answer (unreachable)", "a signed GET got no answer"]),
+        ("no address", ["no address that can be called"]),
+    ],
+)
+async def test_addresses_astray_are_told(tmp_path: Path, address: str, words: list[str]) -> None:
+    """Addresses that lead nowhere fail the check, though the server itself reaches the storage."""
+    blobs, (_, key), out = Astray(tmp_path), probe(), io.StringIO()
+    blobs.address = address
+    assert await Examination(blobs, key, Screen(out)).run(()) == 2
+    assert all(word in out.getvalue() for word in words)
