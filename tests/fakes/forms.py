@@ -11,6 +11,9 @@ from multipart import (
     parse_options_header,
 )
 
+MUCH = 2**30
+"""Bytes that are kept in memory: nothing is put on the disk."""
+
 
 class Sent(NamedTuple):
     """One file of a form."""
@@ -35,7 +38,7 @@ def read_form(content_type: str, body: bytes) -> Form | None:
         return None
     try:
         parts = MultipartParser(
-            io.BytesIO(body), options["boundary"], len(body), strict=True, memory_limit=2**30, disk_limit=0
+            io.BytesIO(body), options["boundary"], len(body), strict=True, memory_limit=MUCH, spool_limit=MUCH
         ).parts()
     except MultipartError:
         return None

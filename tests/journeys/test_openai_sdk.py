@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -66,6 +67,22 @@ async def test_generate_brings_pictures(stage: Stage, upstream: Fake, shop: Shop
     assert (made.usage.total_tokens, made.usage.input_tokens_details.image_tokens) == (0, 0)
     (job,) = (await stage.visit().get("/v1/jobs")).json["data"]
     assert (job["model"], job["cost"]["charged"], upstream.paid) == ("standard", 2, 1)
+
+
+async def test_large_bodies_come_whole(stage: Stage, upstream: Fake, shop: Shop) -> None:
+    """Pictures and inputs of many bytes come and go as small ones do."""
+    noise = Image.frombytes("RGB", (256, 256), random.Random(7).randbytes(3 * 256 * 256))
+    with io.BytesIO() as out:
+        noise.save(out, "PNG")
+        sent = out.getvalue()
+    made = await shop(stage).images.edit(
+        image=sent, prompt="a hat", size="2304x1536", output_format="jpeg", n=2
+    )
+    assert made.data is not None
+    for at, each in enumerate(made.data):
+        assert base64.b64decode(each.b64_json or "") == picture("jpeg", 2304, 1536, f"a hat/{at}")
+    with Image.open(io.BytesIO(upstream.edits[0].images[0])) as brought:
+        assert brought.tobytes() == noise.tobytes()
 
 
 async def test_generate_brings_links(stage: Stage, shop: Shop) -> None:
