@@ -131,6 +131,7 @@ class Workbench:
         renew_seconds: float = RENEW_SECONDS,
         concurrency: int = 16,
         store: Callable[[Engine], Store] = lambda engine: engine,
+        strangers: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
         self.fakes = fakes
         self.clock = clock or Clock()
@@ -142,7 +143,7 @@ class Workbench:
         self.studio = Studio(1)
         self.blobs = FolderBlobs(folder / "blobs")
         self.engine = _engine(folder / "store.db", self.clock, crash)
-        self.outbound = self._open_outbound(bases or {})
+        self.outbound = self._open_outbound(bases or {}, strangers)
         self.upstreams = Upstreams(self._adapters, self.outbound, self.telemetry, self._now)
         self.parts = Parts(
             store=store(self.engine),
@@ -165,7 +166,7 @@ class Workbench:
     def _now(self) -> int:
         return self.clock() + self.run_clock.ahead
 
-    def _open_outbound(self, bases: Mapping[str, str]) -> Outbound:
+    def _open_outbound(self, bases: Mapping[str, str], strangers: frozenset[tuple[str, int]]) -> Outbound:
         self._adapters: dict[str, Adapter] = {}
         credentials: dict[str, Credential] = {}
         sockets = set()
@@ -178,14 +179,22 @@ class Workbench:
             self._adapters[entry] = adapter
             credentials[entry] = open_credential(adapter.base_url, header, Secret(value))
             sockets.add((host(entry), port))
-        return Outbound(credentials, Allowed(sockets=frozenset(sockets)), resolve=self.names)
+        return Outbound(credentials, Allowed(sockets=strangers | sockets), resolve=self.names)
 
     # -- what a test does ----------------------------------------------------------------------------
 
     async def submit(
-        self, *route: str, slots: tuple[int, ...] = (1,), prompt: str = "a lighthouse", **fields: Any
+        self,
+        *route: str,
+        slots: tuple[int, ...] = (1,),
+        prompt: str = "a lighthouse",
+        besides: Mapping[str, Any] = {},
+        **fields: Any,
     ) -> Job:
-        """Submit a job as the use case would: held and due. What time runs had passed is the store's too."""
+        """Submit a job as the use case would: held and due. What time runs had passed is the store's too.
+
+        `fields` are the request's, `besides` the job's own.
+        """
         self.clock.ahead += self.run_clock.ahead
         self.run_clock.ahead = 0
         request = JobRequest(prompt=prompt, count=sum(slots), **fields)
@@ -202,6 +211,7 @@ class Workbench:
             price_each=PRICE,
             slots=slots,
             route=tuple(Step(entry, _KINDS[entry][0], "gpt-image-2") for entry in route),
+            **besides,
         )
         decide = partial(_admit, job)
         answer = await self.engine.submit(job, decide, Record("job.submit"))
