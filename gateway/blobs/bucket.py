@@ -4,18 +4,22 @@ An object is made on the condition that there is none (`If-None-Match: *`), so t
 a folder. Credentials, region and endpoint are those of each cloud's own environment variables, such as
 `AWS_ACCESS_KEY_ID` and `AWS_ENDPOINT`; nothing of them is in our settings. What a storage says comes out
 as our fault in a few plain words, without its text. Clients send and fetch bytes at signed addresses.
+Calls block threads of a pool: the library's own futures end in threads that abort a process on its way out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, cast
 
 import obstore
 from obstore.exceptions import (
@@ -31,9 +35,12 @@ from gateway.blobs.keys import checked, checked_folder, file_name, media_type, p
 from gateway.errors import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Mapping
+    from collections.abc import AsyncIterable, Mapping
 
     from obstore.store import GCSStore, RetryConfig, S3Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SECONDS: Final = 30.0
 """The most one verb takes, its repeats included."""
@@ -68,7 +75,7 @@ class BucketBlobs:
         self._url = url
         self._seconds = seconds
         self._most_bytes = most_bytes
-        self._turns = asyncio.Semaphore(MOST_CALLS)
+        self._threads = ThreadPoolExecutor(MOST_CALLS, "blobs")
         for name in ENDPOINTS:
             if not os.environ.get(name, "http://").startswith(("http://", "https://")):
                 raise Refusal(
@@ -86,7 +93,7 @@ class BucketBlobs:
 
     async def put(self, key: str, data: bytes) -> bytes:
         """Store a blob unless its key is taken; return what the key now holds."""
-        if await self._create(key, data):
+        if await self._call(self._create, checked(key), data):
             return data
         held = await self.read(key)
         if held is None:
@@ -99,39 +106,21 @@ class BucketBlobs:
         It is held in memory meanwhile: bytes that come through here are few, others go to `put_url`.
         """
         data = b"".join([piece async for piece in pieces])
-        return hashlib.sha256(data).hexdigest() if await self._create(key, data) else None
+        return (
+            hashlib.sha256(data).hexdigest() if await self._call(self._create, checked(key), data) else None
+        )
 
     async def read(self, key: str) -> bytes | None:
         """Return a blob's bytes; None where there is none, or no longer, or far too many bytes."""
-        checked(key)
-        async with self._call():
-            try:
-                found = await obstore.get_async(self._store, key)
-                if found.meta["size"] > self._most_bytes:
-                    return None
-                return bytes(await found.bytes_async())
-            except FileNotFoundError:
-                return None
+        return await self._call(self._read, checked(key))
 
     async def size(self, key: str) -> int | None:
         """Return how many bytes a key holds; None where there is no blob."""
-        checked(key)
-        async with self._call():
-            try:
-                return (await obstore.head_async(self._store, key))["size"]
-            except FileNotFoundError:
-                return None
+        return await self._call(self._size, checked(key))
 
     async def delete(self, prefix: str) -> None:
         """Remove all blobs of a job, by what `folder` returned. A job without any is no error."""
-        checked_folder(prefix)
-        async with self._call():
-            found = await obstore.list(self._store, prefix).collect_async()
-            for each in found:
-                try:
-                    await obstore.delete_async(self._store, each["path"])
-                except FileNotFoundError:
-                    continue  # another one that deletes was faster
+        await self._call(self._delete, checked_folder(prefix))
 
     async def put_url(self, key: str, _media_type: str, _size: int, seconds: int) -> str | None:
         """Return an address that takes a PUT. It holds nobody to a type or a size: who reads, looks."""
@@ -161,35 +150,51 @@ class BucketBlobs:
             raise Refusal(f"blobs {self._url}: a deleted object is still there")
 
     async def close(self) -> None:
-        """Do nothing: connections end by themselves."""
+        """Take no more calls; those under way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _create(self, key: str, data: bytes) -> bool:
+    async def _sign(self, method: Literal["GET", "PUT"], key: str, seconds: int) -> str:
+        return await self._call(obstore.sign, self._store, method, checked(key), timedelta(seconds=seconds))
+
+    async def _call(self, verb: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """Do what blocks on a thread, within the time, and map what the storage says to our fault."""
+        call = partial(verb, *args, **named)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        except (BaseError, OSError) as error:  # TimeoutError is an OSError
+            raise BlobsUnavailable(_word(error)) from error
+
+    def _create(self, key: str, data: bytes) -> bool:
         """Store a blob, and say whether it was; not where the key is taken."""
         shown = {
-            "Content-Type": media_type(checked(key)),
+            "Content-Type": media_type(key),
             "Content-Disposition": f'inline; filename="{file_name(key)}"',
             "Cache-Control": CACHE,
         }
-        async with self._call():
-            try:
-                await obstore.put_async(self._store, key, data, attributes=shown, mode="create")
-            except AlreadyExistsError:
-                return False
-            return True
-
-    async def _sign(self, method: Any, key: str, seconds: int) -> str:
-        checked(key)
-        async with self._call():
-            return await obstore.sign_async(self._store, method, key, timedelta(seconds=seconds))
-
-    @asynccontextmanager
-    async def _call(self) -> AsyncIterator[None]:
-        """Bound what is done inside by time and number, and map what the storage says to our fault."""
         try:
-            async with asyncio.timeout(self._seconds), self._turns:
-                yield
-        except (BaseError, OSError) as error:  # TimeoutError is an OSError
-            raise BlobsUnavailable(_word(error)) from error
+            obstore.put(self._store, key, data, attributes=shown, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            found = obstore.get(self._store, key)
+            return None if found.meta["size"] > self._most_bytes else bytes(found.bytes())
+        except FileNotFoundError:
+            return None
+
+    def _size(self, key: str) -> int | None:
+        try:
+            return obstore.head(self._store, key)["size"]
+        except FileNotFoundError:
+            return None
+
+    def _delete(self, prefix: str) -> None:
+        for each in obstore.list(self._store, prefix).collect():
+            with contextlib.suppress(FileNotFoundError):  # another one that deletes was faster
+                obstore.delete(self._store, each["path"])
 
 
 def _open(url: str, options: Mapping[str, str], seconds: float) -> S3Store | GCSStore | AzureStore:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from gateway.wire import Wire, WireRequest, WireResponse
 from policies.egress import Allowed
 from tests.fakes.raw_server import RawServer, Talk
 from tests.fakes.storage import Storage
+from tests.house import ROOT
 
 KEY: Final = "0123456789abcdef/019a9f2c-7d11-7c3a-9b52-3f6f0a1b2c3d/0.png"
 AZURE: Final = {"account_name": "acme", "account_key": "a2V5"}
@@ -205,3 +208,30 @@ async def test_careless_storage_is_refused(careless: Careless, words: str) -> No
         options = {"endpoint": f"http://127.0.0.1:{server.port}", "skip_signature": "true", "region": "r"}
         with pytest.raises(Refusal, match=words):
             await BucketBlobs("s3://pictures", options).check()
+
+
+LEAVES: Final = """
+import asyncio, sys
+from gateway.blobs.bucket import BucketBlobs
+asyncio.run(BucketBlobs(sys.argv[1]).size(sys.argv[2]))
+"""
+
+
+async def test_process_leaves_in_order(name: str, storage: Storage) -> None:
+    """A process that ends right after a call ends by itself: no thread of the library aborts it."""
+    environ = {**os.environ, **storage.environ}
+    line = [sys.executable, "-c", LEAVES, f"s3://{name}", KEY]
+    ended = [
+        await asyncio.to_thread(subprocess.run, line, env=environ, cwd=ROOT, capture_output=True, check=False)
+        for _ in range(6)
+    ]
+    assert [(each.returncode, each.stderr) for each in ended] == [(0, b"")] * 6
+
+
+async def test_closed_bucket_takes_nothing(blobs: BucketBlobs) -> None:
+    """A bucket that is closed, once or twice, leaves no thread behind and takes no call."""
+    await blobs.put(KEY, b"abc")
+    await blobs.close()
+    await blobs.close()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await blobs.read(KEY)
