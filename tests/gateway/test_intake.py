@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.blobs import BlobsUnavailable, folder
+from gateway.blobs import BlobsUnavailable, folder, is_key
 from gateway.images import inspect
 from gateway.secrets import Keyring, Secret
 from policies.model import JobState
@@ -110,3 +110,17 @@ async def test_fetched_links_are_judged(tmp_path: Path) -> None:
         assert job.error is not None
         assert job.error.code == "output_rejected"
         assert bench.fakes["ai"].seen("image") == []
+
+
+@pytest.mark.parametrize(("made", "variants"), [("png", {"thumb", "webp"}), ("webp", {"thumb", "webp"})])
+async def test_webp_is_made_where_promised(made: str, variants: set[str], tmp_path: Path) -> None:
+    """A job that was promised WebP has each image so in full size: a copy, or the image itself."""
+    async with workbench(tmp_path, "main") as bench:
+        job = await bench.submit("main", format=made, besides={"variants": ("webp",)})
+        (output,) = (await bench.run_to_end(job)).outputs
+        assert set(output.variants) == variants
+        data = await bench.blobs.read(output.variants["webp"])
+        assert data is not None
+        assert inspect(data) == ("image/webp", *SIZE, "webp")
+        assert (output.variants["webp"] == output.key) is (made == "webp")
+        assert is_key(output.variants["webp"])

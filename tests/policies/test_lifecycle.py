@@ -42,6 +42,7 @@ MOVES: list[tuple[str, Callable[[Job], Job]]] = [
     ("began", lambda job: lifecycle.began(job, Attempt(0, 1, 0, NOW), NOW)),
     ("canceled", lambda job: lifecycle.canceled(job, NOW)),
     ("overdue", lambda job: lifecycle.overdue(job, NOW)),
+    ("unreadable", lambda job: lifecycle.unreadable(job, NOW)),
     ("concluded", lambda job: conclude(made(0), job=job)),
     ("refused", lambda job: conclude(made(0, code="upstream_refused"), job=job)),
 ]
@@ -123,6 +124,14 @@ def test_cancel_flags_possible_spend(attempts: tuple[Attempt, ...], flag: str | 
     assert job.error is not None
     assert (job.error.code, job.error.retryable) == ("canceled", False)
     assert not any(a.open or a.outputs or a.next for a in job.attempts)
+
+
+def test_unreadable_input_is_no_retry() -> None:
+    """A job whose inputs cannot be read ends at that stage, all given back; the same again is no use."""
+    job = lifecycle.unreadable(QUEUED, NOW)
+    assert job.error is not None
+    assert (job.error.code, job.error.stage, job.error.retryable) == ("input_unreadable", "input", False)
+    assert (job.state, job.charged, job.refunded) == (JobState.FAILED, 0, job.hold.amount)
 
 
 def test_overdue_job_may_be_retried() -> None:
