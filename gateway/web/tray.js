@@ -67,11 +67,12 @@ function remember(job) {
   const row = $("past").content.firstElementChild.cloneNode(true);
   const [button, picture, word] = [row.firstElementChild, row.querySelector("img"), row.querySelector("span")];
   const [first] = job.outputs;
-  button.setAttribute("aria-label", `Show: ${job.prompt.slice(0, 200)}`);
+  const state = STATES[job.state] ?? job.state;
+  button.setAttribute("aria-label", `${first ? "Show" : state}: ${job.prompt.slice(0, 200)}`);
   button.title = job.prompt.slice(0, 200);
   if (first) picture.src = local(first.variants.thumb ?? first.url);
   picture.hidden = !first;
-  word.textContent = first ? "" : (STATES[job.state] ?? job.state);
+  word.textContent = first ? "" : state;
   button.onclick = async () => {
     const now = await client.get(job).catch((problem) => acts.failed(problem));
     if (now) bring(now);

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Final
+from urllib.request import urlopen
 
 import pytest
-from playwright.async_api import Locator, expect
+from playwright.async_api import FilePayload, Locator, Route, expect
 
+from gateway.dev import SUBJECT, TENANT, token
+from gateway.secrets import Secret
+from policies.model import Principal
+from tests.browser.conftest import Visiting
 from tests.browser.visit import Visit
+from tests.fakes.command import Running
+from tests.fakes.pictures import png
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
 
@@ -138,7 +151,8 @@ async def test_limits_are_told(bench: Visit) -> None:
     await bench.choose("one too many")
     await bench.find("#make").click()
     verdict = bench.find("#verdict")
-    await expect(verdict).to_contain_text(re.compile(r"As many jobs .* Again in \d+ s. .* limit\.in_flight"))
+    told = r"As many pictures .* cancel one\. Again in \d+ s\. The rule is limit\.in_flight"
+    await expect(verdict).to_contain_text(re.compile(told))
     for card in cards:
         await cancel(card)
     await expect(bench.find(".job").filter(has_text="one too many")).to_have_count(0)
@@ -162,9 +176,113 @@ async def test_words_stay_words(bench: Visit) -> None:
     card = await bench.make(prompt, quality="low")
     await expect(card.locator(".words")).to_have_text(prompt)
     assert await card.locator("b, .words img").count() == 0
-    await bench.find("summary").click()
-    await expect(bench.find("#command")).to_contain_text(r"<b>it'\''s bold</b>")
-    await expect(bench.find("#command")).not_to_contain_text("Bearer ey")
+    await bench.find("#code summary").click()
+    await expect(bench.find("#sample")).to_contain_text(r"<b>it'\''s bold</b>")
+    await expect(bench.find("#sample")).not_to_contain_text("Bearer ey")
+
+
+async def test_dropped_picture_is_edited(bench: Visit) -> None:
+    """A picture dropped on the bench is uploaded and priced, a mask goes with it, and the edit shows both."""
+    await bench.drop("#form", "harbor.png", "image/png", png(256, 256))
+    await expect(bench.find(".reference .name")).to_have_text("harbor.png")
+    mask = FilePayload(name="white.png", mimeType="image/png", buffer=png(256, 256, "mask"))
+    await bench.find("#mask").set_input_files(mask)
+    await expect(bench.find(".reference .name").nth(1)).to_have_text("white.png (mask)")
+    card = await bench.make("the same at night", quality="low")
+    await expect(said(card)).to_have_text("Done")
+    await expect(card.locator(".facts")).to_contain_text("edit")
+    await expect(card.locator(".print.seen")).to_be_visible()
+    sent = json.loads(re.findall(r"-d '(.*)'", await bench.find("#sample").text_content() or "")[0])
+    assert (sent["operation"], len(sent["inputs"]), list(sent["mask"])) == ("edit", 1, ["upload"])
+
+
+async def test_made_picture_is_edited(bench: Visit) -> None:
+    """A picture of the tray becomes one to start from by its button, and can be taken away again."""
+    card = await bench.make("a picture to start from", quality="low")
+    await card.locator(".edit").click()
+    await expect(bench.find(".reference .name")).to_have_text("picture-1.png")
+    await expect(bench.find("#prompt")).to_be_focused()
+    card = await bench.make("and the same in snow", quality="low")
+    await expect(said(card)).to_have_text("Done")
+    await bench.find(".reference button").click()
+    await expect(bench.find("#reference-list")).to_be_hidden()
+    await expect(bench.find("#sample")).not_to_contain_text("inputs")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "data", "told"),
+    [
+        ("notes.txt", "text/plain", b"words", "notes.txt: only PNG, JPEG and WebP can be used."),
+        ("vast.png", "image/png", b"\x89PNG" + bytes(10 * 2**20), "vast.png is larger than 10 MiB."),
+    ],
+)
+async def test_useless_files_are_told(bench: Visit, name: str, kind: str, data: bytes, told: str) -> None:
+    """A file that cannot be used is told at once, without being sent."""
+    await bench.drop("#form", name, kind, data)
+    await expect(bench.find("#reference-said")).to_have_text(told)
+    await expect(bench.find(".reference")).to_have_count(0)
+
+
+async def test_false_picture_is_told(bench: Visit) -> None:
+    """A file that only calls itself a picture is refused by the gateway, and the page says why."""
+    await bench.drop("#form", "false.png", "image/png", b"these are no pixels")
+    await expect(bench.find(".reference:not(.uploading)")).to_have_count(1)
+    bench.refusals = 1
+    await bench.choose("the same at night", quality="low")
+    await bench.find("#make").click()
+    await expect(bench.find("#verdict")).to_be_visible()
+    await expect(bench.find(".job").filter(has_text="the same at night").locator(".cancel")).to_be_hidden()
+
+
+@pytest.mark.parametrize("tongue", ["curl", "javascript", "python"])
+async def test_samples_run_as_they_are(bench: Visit, tongue: str, tmp_path: Path) -> None:
+    """What is copied makes the same picture: the command, the module and the script run as they stand."""
+    await bench.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await bench.choose(f'it\'s "{tongue}" — ✓', quality="low")
+    await bench.find("#code summary").click()
+    await bench.find(f"[value={tongue}]").check(force=True)
+    await bench.find("#copy").click()
+    await expect(bench.find("#copied")).to_have_text("Copied.")
+    text = await bench.page.evaluate("navigator.clipboard.readText()")
+    assert (await bench.find("#sample").inner_text()).strip() == text.strip()
+    found = await asyncio.to_thread(ran, tongue, text, tmp_path)
+    assert "succeeded" in found or '"state":"queued"' in found, found
+    card = bench.find(".job").filter(has_text=f'it\'s "{tongue}" — ✓').first
+    await expect(said(card)).to_have_text("Done")
+
+
+def ran(tongue: str, text: str, folder: Path) -> str:
+    """Run a sample as its reader would, and return what it printed."""
+    if tongue == "curl":
+        line = ["sh", "-c", text]
+    elif tongue == "python":
+        line = [sys.executable, "-c", text]
+    else:
+        address = re.findall(r'from "(.*)"', text)[0]
+        with urlopen(address) as answer:
+            (folder / "client.mjs").write_bytes(answer.read())
+        (folder / "sample.mjs").write_text(text.replace(f'from "{address}"', 'from "./client.mjs"'))
+        line = ["node", str(folder / "sample.mjs")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return done.stdout + done.stderr
+
+
+async def test_expired_dev_token_is_fetched(visiting: Visiting, server: Running) -> None:
+    """Under `dev` a token that expired is fetched anew, and nobody notices."""
+    secret = Secret((server.cwd / ".safelight/secret").read_text().strip())
+    stale = token(secret, Principal(TENANT, SUBJECT), time.time_ns() // 1_000_000 - 7_200_000, 60)
+    visit = await visiting()
+    given = []
+
+    async def first(route: Route) -> None:
+        given.append(route)
+        await (route.fulfill(json={"token": stale}) if len(given) == 1 else route.continue_())
+
+    await visit.page.route("**/dev/token", first)
+    visit.refusals = 1
+    await visit.bench()
+    assert len(given) == 2
+    await expect(said(await visit.make("unnoticed", quality="low"))).to_have_text("Done")
 
 
 async def test_lost_server_is_told(bench: Visit) -> None:

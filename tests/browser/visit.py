@@ -7,6 +7,7 @@ page is what its policy forbids.
 
 from __future__ import annotations
 
+import base64
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -24,7 +25,14 @@ FLAGS: Final = (
 PATIENCE_MS: Final = 15_000
 REFUSED: Final = "the server responded with a status of 4"
 OFFLINE: Final = "net::ERR_INTERNET_DISCONNECTED"
-"""Chromium's own words for an answer that refuses and for no network, however well a page takes them."""
+BROKEN: Final = "Failed to load resource: net::ERR_"
+"""Chromium's own words for an answer that refuses, for no network, and for a connection that broke."""
+CARRY: Final = """([name, type, data]) => {
+  const carried = new DataTransfer();
+  const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+  carried.items.add(new File([bytes], name, { type }));
+  return carried;
+}"""
 WIDE: Final = (1280, 900)
 NARROW: Final = (390, 844)
 
@@ -39,13 +47,16 @@ async def launched(playwright: Playwright) -> Browser:
 class Visit:
     """One page in a fresh profile, with all it asked for and all it complained of.
 
-    `refusals` is how many answers of 4xx the visit means to get.
+    `refusals` is how many answers of 4xx the visit means to get, `broken` whether connections may break,
+    `others` which origins may be asked besides its own.
     """
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
         self.url = url
         self.refusals = 0
+        self.broken = False
+        self.others: set[str] = set()
         self._complaints: list[str] = []
         self._asked: list[str] = []
         self._gone_offline = False
@@ -81,6 +92,12 @@ class Visit:
         await expect(card).to_be_visible()
         return card
 
+    async def drop(self, selector: str, name: str, kind: str, data: bytes) -> None:
+        """Drop a file on an element, as from a folder's window."""
+        carried = await self.page.evaluate_handle(CARRY, [name, kind, base64.b64encode(data).decode()])
+        await self.page.dispatch_event(selector, "dragover", {"dataTransfer": carried})
+        await self.page.dispatch_event(selector, "drop", {"dataTransfer": carried})
+
     async def credits(self) -> int:
         """Return how many credits the page says are left."""
         text = await self.find("#credits").inner_text()
@@ -100,11 +117,12 @@ class Visit:
         """Hold the visit to what must always be so: no complaint but those meant, nothing from elsewhere."""
         refused = [text for text in self._complaints if REFUSED in text]
         missed = [text for text in self._complaints if OFFLINE in text and self._gone_offline]
-        assert sorted(refused + missed) == sorted(self._complaints), self._complaints
+        broken = [text for text in self._complaints if BROKEN in text and self.broken]
+        assert sorted(refused + missed + broken) == sorted(self._complaints), self._complaints
         assert len(refused) == self.refusals, refused
-        home = urlsplit(self.url)
+        homes = {urlsplit(url)[:2] for url in (self.url, *self.others)}
         for asked in map(urlsplit, self._asked):
-            assert asked.scheme == "data" or asked[:2] == home[:2], asked.geturl()
+            assert asked.scheme in ("data", "blob") or asked[:2] in homes, asked.geturl()
 
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
