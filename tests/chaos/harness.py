@@ -18,12 +18,14 @@ from msgspec import Struct
 
 from gateway.crash import POINTS
 from tests.chaos import verdict
+from tests.chaos.listener import Listener, untold
 from tests.chaos.orders import Book, Client, Order, by_number, orders, read_book
-from tests.chaos.stage import Open, Setup, Stage
+from tests.chaos.stage import TENANTS, Open, Setup, Stage
 
 ANY_MOMENT = "any moment"
 LIFE_SECONDS = 4.0
 TRICKLE_SECONDS = 0.1
+TOLD_SECONDS = 0.2
 END_SECONDS = 60.0
 MISSES = 8
 """Lives in a row without the death they were for, after which a run is given up."""
@@ -59,6 +61,14 @@ class Run:
         self._clients: list[asyncio.Task[None]] = []
         self._exposed: set[Open] = set()
 
+    async def register(self, port: int) -> None:
+        """Have each tenant's admin register a webhook that hears of all its jobs, in a life of its own."""
+        await self._stage.begin()
+        for tenant in TENANTS:
+            await self._client.register(tenant, f"http://127.0.0.1:{port}/hook")
+        self._stage.signal(signal.SIGTERM)
+        await self._stage.gone(self._profile.setup.drain_seconds + 5)
+
     async def kill_all(self) -> None:
         """Bring about every death of the profile, with clients at work all the time."""
         plan = [point for point, hits in wanted(self._profile).items() for _ in range(hits)]
@@ -87,9 +97,19 @@ class Run:
         for task in done:
             task.result()
         await self._look()
+        await self._told()
         self._stage.signal(signal.SIGTERM)
         if await self._stage.gone(self._profile.setup.drain_seconds + 5) != 0:
             raise RuntimeError(f"the gateway did not stop in peace: see {self._stage.folder}")
+
+    async def _told(self) -> None:
+        """Give the deliveries that are still to come their time; the verdict says which never came."""
+        until = time.monotonic() + self._profile.end_seconds
+        while time.monotonic() < until:
+            ended = {job.id: str(job.state) for job in await self._stage.jobs() if job.state.ended}
+            if not untold(self._stage.folder / "webhooks", ended):
+                return
+            await asyncio.sleep(TOLD_SECONDS)
 
     async def _look(self) -> None:
         """Have every client with a job look at it and its images once more."""
@@ -155,8 +175,13 @@ async def run(folder: Path, profile: Profile) -> verdict.Verdict:
     book = Book(folder / "clients")
     unkept = aiohttp.TCPConnector(force_close=True, limit=0)
     try:
-        async with Stage(folder, profile.setup) as stage, aiohttp.ClientSession(connector=unkept) as http:
+        async with (
+            Listener(folder / "webhooks") as listener,
+            Stage(folder, profile.setup) as stage,
+            aiohttp.ClientSession(connector=unkept) as http,
+        ):
             one = Run(stage, profile, http, book)
+            await one.register(listener.port)
             await one.kill_all()
             await one.finish()
             return await verdict.compare(stage, profile.seed, wanted(profile), one.exposed)

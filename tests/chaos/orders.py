@@ -186,6 +186,15 @@ class Client:
         images = len(told.body["outputs"])
         self._book.say(order.n, "ended", job=job, state=told.body["state"], detail=code, images=images)
 
+    async def register(self, tenant: str, url: str) -> None:
+        """Register a webhook that hears of all jobs of a tenant."""
+        token = self._stage.token(tenant, "boss", roles=["tenant_admin"])
+        wish = {"url": url, "scope": "tenant"}
+        headers = {"authorization": f"Bearer {token}"}
+        async with self._http.post(f"{self._stage.url}/v1/webhooks", json=wish, headers=headers) as answer:
+            if answer.status != 201:
+                raise RuntimeError(f"no webhook was registered: {await answer.text()}")
+
     async def _submit(self, order: Order) -> str | None:
         """Submit until there is an answer; without a key only until something may have been sent."""
         while True:

@@ -17,8 +17,10 @@ from policies import lifecycle
 from policies.model import Hold, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.providers.adapter import Adapter
-    from gateway.store.contract import Store
+    from gateway.store.contract import Notice, Store
     from policies.model import Job
 
 LATE_SECONDS = 0.1
@@ -57,3 +59,25 @@ class _Early:
 def acknowledging(store: Store) -> Store:
     """Return a store that acknowledges before it commits."""
     return _Early(store)
+
+
+class _Deaf:
+    """A store that loses the first deliveries a process claims, and is another one in all else."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def claim_deliveries(self, *claim: Any, **more: Any) -> Sequence[Notice]:
+        """Lease them, and say that there are none."""
+        claimed = await self._store.claim_deliveries(*claim, **more)
+        lost, self._lost = not self._lost and bool(claimed), self._lost or bool(claimed)
+        return () if lost else claimed
+
+
+def losing(store: Store) -> Store:
+    """Return a store that loses deliveries."""
+    return _Deaf(store)

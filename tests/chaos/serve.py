@@ -27,12 +27,12 @@ from gateway.serve import bind, run, serve
 from gateway.telemetry import Telemetry
 from policies.bundle import Bundle
 from policies.egress import Allowed
-from tests.chaos.plants import acknowledging, sent_blindly
+from tests.chaos.plants import acknowledging, losing, sent_blindly
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
-Plant = Literal["", "blind", "early"]
+Plant = Literal["", "blind", "deaf", "early"]
 TENANT = "watcher"
 """Whose trail gets a line that stands alone, at each start."""
 
@@ -81,6 +81,8 @@ def choices_of(fuse: Fuse, plant: Plant) -> Choices:
     match plant:
         case "blind":
             return Choices(allowed=here, crash=fuse, adapters=sent_blindly)
+        case "deaf":
+            return Choices(allowed=here, crash=fuse, around=losing)
         case "early":
             return Choices(allowed=here, crash=fuse, around=acknowledging)
         case _:
@@ -125,6 +127,6 @@ def main(config: Path, plant: Plant) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--plant", choices=["", "blind", "early"], default="")
+    parser.add_argument("--plant", choices=["", "blind", "deaf", "early"], default="")
     options = parser.parse_args()
     main(options.config, options.plant)

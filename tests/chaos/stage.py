@@ -190,10 +190,10 @@ class Stage:
 
     # -- setting up --------------------------------------------------------------------------------
 
-    def token(self, tenant: str, subject: str) -> str:
+    def token(self, tenant: str, subject: str, **more: Any) -> str:
         """Return a token of the issuer this stage trusts."""
         now = int(time.time())
-        claims = {"tenant": tenant, "sub": subject, "iat": now - 5, "exp": now + 7200}
+        claims = {"tenant": tenant, "sub": subject, "iat": now - 5, "exp": now + 7200, **more}
         return tokens.token(self.signer, claims).decode()
 
     async def _fake(self, name: str) -> str:

@@ -28,12 +28,13 @@ async def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     [
         ("blind", ("upstream_sent", "upstream_answered"), "no upstream was paid twice"),
         ("early", ("held", "job_stored"), "every 202 came to an end"),
+        ("deaf", ("delivery_queued", "delivery_sent"), "every end was told to its webhook"),
     ],
 )
 async def test_planted_fault_is_seen(
     tmp_path: Path, *, plant: Plant, points: tuple[str, ...], promise: str
 ) -> None:
-    """A blind re-send and an answer before the commit each turn a short run red, for the right reason."""
+    """A blind re-send, an answer before the commit and a lost delivery each turn a short run red."""
     profile = Profile(jobs=30, hits=3, moments=2, points=points, end_seconds=2, setup=Setup(plant=plant))
     found = await run(tmp_path, profile)
     assert found.injected, str(found)

@@ -18,6 +18,7 @@ from gateway.secrets import Secret
 from gateway.store.sqlite import SqliteBackend
 from policies import ids
 from policies.model import JobState
+from tests.chaos.listener import arrivals, untold
 from tests.chaos.orders import Said, by_number, read_book
 from tests.chaos.stage import FAKES, SECRET, Open, Stage
 
@@ -127,6 +128,7 @@ async def compare(stage: Stage, seed: int, wanted: Mapping[str, int], exposed: s
         Row("what was delivered was paid for", _unpaid(books)),
         Row("one key made one job", _doubled(books)),
         Row("no client was surprised, every image opens", _surprises(books)),
+        Row("every end was told to its webhook", _untold(books, stage)),
         Row("no hold is stuck, nothing is in flight", _stuck(books)),
         Row("doctor finds no difference", different),
         Row("every trail verifies", broken),
@@ -149,6 +151,8 @@ def _figures(books: Books, stage: Stage) -> dict[str, int]:
         "replays": len(books.orders("replayed")),
         "deleted": len(books.orders("deleted")),
         "paid calls": sum(paid.total() for paid in books.paid.values()),
+        "told": len(arrivals(stage.folder / "webhooks")),
+        "told again": sum(count - 1 for count in arrivals(stage.folder / "webhooks").values()),
         "sent again under a key": sum(call.outcome == "replayed" for call in stage.calls("plus")),
         **dict(sorted(states.items())),
     }
@@ -239,6 +243,12 @@ def _stuck(books: Books) -> tuple[str, ...]:
         ]
         wrong += [f"{name}: {job} is queued" for job in sorted(tenant.queued)]
     return tuple(wrong)
+
+
+def _untold(books: Books, stage: Stage) -> tuple[str, ...]:
+    """Return ended jobs of which no webhook heard; one that was deleted may have been forgotten untold."""
+    ended = {job.id: str(job.state) for job in books.jobs if job.state.ended}
+    return tuple(sorted(untold(stage.folder / "webhooks", ended)))
 
 
 def _unflagged(books: Books) -> tuple[str, ...]:
