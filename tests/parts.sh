@@ -34,6 +34,27 @@ if ! cmp -s tests/node/package-lock.json .tools/node/package-lock.json; then
     }
 fi
 
+# A Next.js application around a route of gptimage2.ai's document, built once for all addresses: that of the
+# API comes from the environment, and nothing else of the route is changed.
+app=tests/journeys/next
+route=app/api/render/route.ts
+if ! cat $app/package-lock.json $app/next.config.mjs $app/$route | cmp -s - .tools/next/built; then
+    echo "building: the application in $app"
+    rm -rf .tools/next
+    mkdir -p ".tools/next/${route%/*}"
+    cp $app/package.json $app/package-lock.json $app/next.config.mjs .tools/next/
+    sed 's#"https://gptimage2\.ai/\([^"]*\)"#`${process.env.SAFELIGHT_URL}/\1`#' $app/$route >.tools/next/$route
+    (
+        cd .tools/next
+        npm ci --ignore-scripts --no-audit --no-fund &&
+            NEXT_TELEMETRY_DISABLED=1 node_modules/.bin/next build
+    ) >.tools/next/log 2>&1 || {
+        cat .tools/next/log >&2
+        exit 1
+    }
+    cat $app/package-lock.json $app/next.config.mjs $app/$route >.tools/next/built
+fi
+
 # A real S3 server, built from its pinned source; Go's own checksum database holds it to what was published.
 version="$(sed -n 's/^VERSION: Final = "\(.*\)"$/\1/p' tests/fakes/storage.py)"
 server=".tools/versitygw-$version"

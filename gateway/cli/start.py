@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.text import Text
 
 from gateway import dev, serve
@@ -57,10 +58,11 @@ def run_dev(host: str, port: int, data: Path, environ: Mapping[str, str], screen
 
 
 def run_serve(config: str | None, role: Role, environ: Mapping[str, str]) -> None:
-    """Serve by a settings file until a signal."""
+    """Serve by a settings file until a signal. Port 0 is any free one, and links name the one it became."""
     settings, files = settings_for(config, environ, role)
     with serve.bind(settings.server.host, settings.server.port) as listener:
-        serve.run(_serve(settings, files, listener, role))
+        server = replace(settings.server, port=listener.getsockname()[1])
+        serve.run(_serve(replace(settings, server=server), files, listener, role))
 
 
 async def _dev(

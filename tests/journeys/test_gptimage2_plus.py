@@ -221,6 +221,17 @@ async def test_unknown_fields_are_named(stage: Stage) -> None:
     assert (reply.status, reply.headers["safelight-ignored"]) == (202, "seed, negative_prompt")
 
 
+@pytest.mark.fact("P3", "P6")
+async def test_person_makes_their_key(stage: Stage) -> None:
+    """Whoever has an account makes a key that begins as documented, and it opens this API as themself."""
+    ann = stage.visit()
+    shown = (await ann.post("/v1/keys", {"prefix": "gimg", "label": "my script"})).json
+    assert re.fullmatch(r"gimg_[A-Za-z0-9_-]{32,}", shown["key"])
+    made = await create(Visitor(stage.url, stage.tape, shown["key"]))
+    assert made.status == 202
+    assert (await ended(ann, made.json["generationId"])).json["status"] == "succeeded"
+
+
 @pytest.mark.fact("P2", "P8", "P27", "P28", "P29", "P30", "P31", "P32")
 async def test_refusals_have_one_form(opening: Opening, upstream: Fake) -> None:
     """Each refusal is a status, a sentence and a code; 422 is a blocked prompt alone."""
