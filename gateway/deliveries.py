@@ -67,18 +67,22 @@ class Parts(Struct, frozen=True):
 
 
 class _Told:
-    """The rule by which a try is written down; it keeps what it said last, which is what was written."""
+    """The rule by which a try is written down; it keeps what it said last, which is what was written.
+
+    `outcome` is what became of the delivery, in the words of the log; `disabled` why its endpoint is off
+    by this try.
+    """
 
     def __init__(self, answered: Answered, chance: float, disable_after: int) -> None:
         self._answered = answered
         self._chance = chance
         self._disable_after = disable_after
-        self.delivery: Delivery | None = None
+        self.outcome = "lost"
         self.disabled: str | None = None
 
     def __call__(self, delivery: Delivery, endpoint: Endpoint, now: int) -> tuple[Delivery, Endpoint]:
         """Return both after the try."""
-        after = webhooks.tried(
+        after, told = webhooks.tried(
             delivery,
             endpoint,
             self._answered,
@@ -86,18 +90,11 @@ class _Told:
             chance=self._chance,
             disable_after=self._disable_after,
         )
-        self.delivery = after[0]
-        self.disabled = after[1].disabled if endpoint.disabled is None else None
-        return after
-
-    @property
-    def outcome(self) -> str:
-        """What became of the delivery, in the words of the log."""
+        self.disabled = told.disabled if endpoint.disabled is None else None
+        self.outcome = "again" if after.state == "pending" else after.state
         if self.disabled is not None:
-            return "disabled"
-        if self.delivery is None:
-            return "lost"
-        return "again" if self.delivery.state == "pending" else self.delivery.state
+            self.outcome = "disabled"
+        return after, told
 
 
 class Deliverer:

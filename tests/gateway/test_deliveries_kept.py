@@ -108,6 +108,19 @@ async def test_deaths_send_it_again(tmp_path: Path) -> None:
     assert first.id == second.id
 
 
+async def test_dropped_endpoint_is_no_trouble(tmp_path: Path) -> None:
+    """A try whose endpoint is deleted while it is under way comes to nothing, and is told of as lost."""
+    async with RawServer(_late(0.2)) as server, opened(tmp_path) as post:
+        post.deliverer.start()
+        made = await post.endpoint(server)
+        await post.ended()
+        await server.heard.wait()
+        await post.webhooks.drop(caller(), made.endpoint.id)
+        assert await post.told(made) == []
+        await post.drain(PATIENCE)
+        assert [line["outcome"] for line in post.lines("delivery")] == ["lost"]
+
+
 @pytest.mark.parametrize("verb", ["claim_deliveries", "deliveries_due", "record_delivery"])
 @pytest.mark.parametrize("times", [1, 5])
 async def test_store_troubles_lose_nothing(tmp_path: Path, verb: str, times: int) -> None:

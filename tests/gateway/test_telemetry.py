@@ -129,6 +129,18 @@ def test_attempt_is_told_and_counted() -> None:
     assert told.metric("attempt_seconds_sum", entry="main", phase="submit") == 9
 
 
+def test_delivery_is_told_and_counted() -> None:
+    """A try to tell a webhook is one line, without its address, and counts by form and outcome."""
+    told = Told()
+    told.telemetry.delivery(
+        form="native", outcome="again", seconds=0.25, status=500, endpoint="we_1", delivery="dl_1", url="u"
+    )
+    assert told.lines[0] | {"event": "delivery", "endpoint": "we_1", "status": 500} == told.lines[0]
+    assert "url" not in told.lines[0]
+    assert told.metric("deliveries_total", form="native", outcome="again") == 1
+    assert told.metric("delivery_seconds_sum", form="native") == 0.25
+
+
 def test_job_end_counts_credits() -> None:
     """A job's end counts by state and model, and what was charged adds up beside what was held."""
     told = Told()

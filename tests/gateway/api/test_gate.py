@@ -44,7 +44,7 @@ async def test_every_closed_route_wants_token(site: Site) -> None:
 def test_public_routes_are_few(site: Site) -> None:
     """What needs no token is probes, documents, pages and signed links, and nothing under /v1."""
     public = {path for _, path, public in walked(site) if public}
-    assert public == {"/files/x", "/livez", "/readyz", "/metrics"} | {
+    assert public == {"/files/x", "/uploads/x", "/livez", "/readyz", "/metrics"} | {
         "/docs",
         "/docs/x",
         "/openapi.json",
@@ -180,4 +180,5 @@ def test_litestar_is_a_router_only() -> None:
         "get",
         "patch",
         "post",
+        "put",
     }

@@ -12,6 +12,7 @@ from gateway.api import routes
 from gateway.api.openapi import CALLS
 from gateway.errors import CATALOGUE, StoreUnavailable
 from gateway.lifetime import Lifetime
+from policies.webhooks import EVENTS
 from tests.gateway.api.conftest import URL, Site
 
 
@@ -111,6 +112,16 @@ async def test_document_is_described(document: dict[str, Any]) -> None:
     assert document["servers"] == [{"url": URL}]
 
 
+async def test_document_says_what_is_told(document: dict[str, Any]) -> None:
+    """What a webhook is sent is in the document, as a body whose `data` is a job."""
+    (told,) = document["webhooks"].values()
+    schema = told["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/WebhookEvent"}
+    event = document["components"]["schemas"]["WebhookEvent"]["properties"]
+    assert event["data"] == {"$ref": "#/components/schemas/JobView"}
+    assert sorted(event["type"]["enum"]) == sorted(EVENTS["native"])
+
+
 async def test_requests_alone_are_closed(document: dict[str, Any]) -> None:
     """Requests refuse unknown fields and say so; answers may grow."""
     schemas = document["components"]["schemas"]
@@ -119,6 +130,7 @@ async def test_requests_alone_are_closed(document: dict[str, Any]) -> None:
         "JobRequest",
         "InputRef",
         "KeyRequest",
+        "UploadRequest",
         "WebhookRequest",
         "WebhookPatch",
     }
