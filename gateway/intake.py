@@ -54,25 +54,25 @@ class Intake:
         data = image.data if image.fetch is None else await self._fetch(run, index, image.fetch, fresh, work)
         if data is None:
             return None
-        found = await self._studio.inspect(data)
-        if isinstance(found, NotAnImage):
-            self._telemetry.alarm("output_rejected", job=run.job.id, cause=found.reason)
+        looked = await self._studio.look(data)
+        if isinstance(looked, NotAnImage):
+            self._telemetry.alarm("output_rejected", job=run.job.id, cause=looked.reason)
             return None
-        return await self._keep(run, index, data, found, image.seed)
+        return await self._keep(run, index, data, looked, image.seed)
 
     async def _keep(
-        self, run: Run, index: int, data: bytes, found: Picture, seed: str | None
+        self, run: Run, index: int, data: bytes, looked: tuple[Picture, bytes], seed: str | None
     ) -> Output | None:
         """Store an image and its copies. What an attempt before a crash stored there is what counts."""
         place = folder(self._ring, run.job.tenant, run.job.id)
-        key, thumb = f"{place}/{index}.{found.ext}", f"{place}/{index}.thumb.webp"
+        key, thumb = f"{place}/{index}.{looked[0].ext}", f"{place}/{index}.thumb.webp"
         kept = await run.insist(lambda: self._blobs.put(key, data))
         if kept != data:
-            again = await self._studio.inspect(kept)
+            again = await self._studio.look(kept)
             if isinstance(again, NotAnImage):
                 return None
-            found = again
-        small = await self._studio.thumb(kept)
+            looked = again
+        found, small = looked
         await run.insist(lambda: self._blobs.put(thumb, small))
         variants = {"thumb": thumb}
         if "webp" in run.job.variants:

@@ -28,6 +28,8 @@ UNFINISHED: Final = ".unfinished"
 """The folder in which blobs are written before they get their names: no key begins with a dot."""
 STALE_SECONDS: Final = 3600.0
 """How old an unfinished file must be for its writer to be surely dead."""
+MOST_LASTING: Final = 10_000
+"""Folders that are remembered, so that their names are made durable once."""
 
 
 class FolderBlobs:
@@ -36,6 +38,8 @@ class FolderBlobs:
     def __init__(self, root: Path, link: Callable[[Path, Path], None] = os.link) -> None:
         self._root = root
         self._link = link
+        self._lasting: set[Path] = set()
+        """Folders whose own names are known to be durable."""
 
     @property
     def put_headers(self) -> Mapping[str, str]:
@@ -81,6 +85,7 @@ class FolderBlobs:
         place = self._root / checked_folder(prefix)
         with _faults():
             await asyncio.to_thread(_delete, place)
+        self._lasting.discard(place)
 
     async def put_url(self, key: str, _media_type: str, _size: int, _seconds: int) -> str | None:
         """Return None: a folder has no address, our own route takes bytes for it."""
@@ -128,8 +133,16 @@ class FolderBlobs:
         """Give a written file its name, durably; `FileExistsError` where the name is taken."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._claim(fresh, path)
-        for parent in (path.parent, path.parent.parent, self._root):
-            _sync(parent)
+        _sync(path.parent)
+        for place in (path.parent, path.parent.parent):
+            if place not in self._lasting:
+                _sync(place.parent)
+                self._last(place)
+
+    def _last(self, place: Path) -> None:
+        if len(self._lasting) >= MOST_LASTING:
+            self._lasting.clear()
+        self._lasting.add(place)
 
     def _claim(self, fresh: Path, path: Path) -> None:
         """Give a written file its name; `FileExistsError` where the name is taken, which a rename ignores."""

@@ -79,10 +79,12 @@ def inspect(data: bytes) -> Picture | NotAnImage:
     PNG, JPEG and WebP, at most 40 megapixels, one frame. Bytes after the picture's end are let be: cameras
     put more there, and the type the file is served with is the one told here.
     """
-    found = _load(data)
-    if isinstance(found, NotAnImage):
-        return found
-    kind, image = found
+    found = load(data)
+    return found if isinstance(found, NotAnImage) else told(*found)
+
+
+def told(kind: Kind, image: Image.Image) -> Picture:
+    """Return what is said of a decoded file."""
     return Picture(f"image/{kind}", *image.size, _EXT[kind])
 
 
@@ -91,7 +93,7 @@ def pixels(data: bytes) -> tuple[Kind, Image.Image]:
 
     `ValueError` for what `inspect` would not call a picture.
     """
-    match _load(data):
+    match load(data):
         case NotAnImage(reason):
             raise ValueError(reason)
         case kind, image:
@@ -117,7 +119,8 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _load(data: bytes) -> tuple[Kind, Image.Image] | NotAnImage:
+def load(data: bytes) -> tuple[Kind, Image.Image] | NotAnImage:
+    """Return a file's kind and its pixels as it has them, all decoded; or why it is no picture."""
     kind = sniff(data)
     if kind is None:
         return NotAnImage("not a PNG, JPEG or WebP")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from gateway.images import Picture, Studio, clean, inspect, mask, retouch, thumb, webp, whiten
-from tests.gateway.images.test_inspect import GOOD, OTHERS
+from gateway.images import Picture, Studio, clean, inspect, mask, retouch, webp, whiten
+from tests.gateway.images.test_inspect import GOOD, OTHERS, thumb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
