@@ -11,15 +11,10 @@ import json
 import os
 import platform
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,75 +25,15 @@ from rich.table import Table
 from gateway.dev import token
 from gateway.secrets import load_or_create
 from policies.model import Principal, Role
+from tests.bench import images
+from tests.bench.machine import CONNECTIONS, ROUNDS, drive, fsync_micros, once, served
 from tests.bench.streams import resident
 
-ROUNDS: Final = int(os.environ.get("ROUNDS", "5"))
-SECONDS: Final = float(os.environ.get("SECONDS", "3"))
-CONNECTIONS: Final = 32
 STREAMS: Final = 2000
 TENANTS: Final = 200
 READERS: Final = 2000
 BODY: Final = {"prompt": "a lighthouse at dusk, waves against the rocks, long exposure", "count": 1}
-SERVER_CORE, LOAD_CORE = 0, (os.cpu_count() or 1) - 1
-
 FLOORS: Final = {"submit, one tenant": 0.40, "submit, 200 tenants": 0.28, "poll": 0.50}
-
-
-def free_port() -> int:
-    """Return a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def fsync_micros(folder: Path) -> float:
-    """Return the median time of an fsync of one page on the folder's file system."""
-    path, times = folder / "fsync", []
-    with path.open("wb", buffering=0) as file:
-        for _ in range(200):
-            file.write(b"x" * 4096)
-            began = time.perf_counter()
-            os.fsync(file.fileno())
-            times.append(time.perf_counter() - began)
-    path.unlink()
-    return statistics.median(times) * 1e6
-
-
-@contextmanager
-def served(module: str, *arguments: str) -> Iterator[tuple[int, int, float]]:
-    """Run a server on its core; yield port, process id, and seconds to its first 200."""
-    port = free_port()
-    command = ["taskset", "-c", str(SERVER_CORE), sys.executable, "-m", module, str(port), *arguments]
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=1).read()
-                break
-            except OSError:
-                assert process.poll() is None, f"{module} did not start"
-                time.sleep(0.01)
-        yield port, process.pid, time.perf_counter() - began
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def drive(module: str, order: dict[str, Any]) -> dict[str, Any]:
-    """Run a load on its core and return what it found."""
-    command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", module]
-    done = subprocess.run(command, input=json.dumps(order).encode(), stdout=subprocess.PIPE, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def once(port: int, requests: list[dict[str, str]], seconds: float = SECONDS) -> dict[str, Any]:
-    """Run one closed loop."""
-    order = {"port": port, "requests": requests, "connections": CONNECTIONS, "seconds": seconds}
-    found = drive("tests.bench.load", order)
-    assert found["bad"] == 0, found["answer"][:400]
-    return found
 
 
 def submits(secret: Any, tenants: int) -> list[dict[str, str]]:
@@ -138,10 +73,11 @@ class Bench:
         self.secret = load_or_create(data / "secret")
         self.rounds: list[dict[str, dict[str, Any]]] = []
         self.facts: dict[str, float] = {}
+        self.images: images.Found = {}
 
     def run(self, progress: Progress) -> None:
         """Run every round."""
-        bar = progress.add_task("rounds", total=ROUNDS * 5 + 1)
+        bar = progress.add_task("rounds", total=ROUNDS * (5 + len(images.WAYS)) + 1)
         one, many = submits(self.secret, 1), submits(self.secret, TENANTS)
         with served("tests.bench.server", str(self.data)) as (port, pid, started):
             self.facts |= {"start": started, "idle": resident(pid) / 1024}
@@ -166,6 +102,7 @@ class Bench:
                     self.rounds.append(found)
         self.streams()
         progress.advance(bar)
+        self.images = images.measure(self.data, lambda: progress.advance(bar))
 
     def streams(self) -> None:
         """Hold two thousand streams and end their jobs."""
@@ -199,6 +136,7 @@ def rows(bench: Bench) -> list[tuple[str, str, str, bool]]:
     for name in ("submit, one tenant", "submit, 200 tenants"):
         tail = statistics.median(each[name]["p99"] / each[name]["p50"] for each in bench.rounds)
         found.append((f"{name}, p99 ÷ p50", f"{tail:.1f}", "≤ 5", tail <= 5))
+    found += images.rows(bench.images)
     facts = bench.facts
     found += [
         ("start to first 200", f"{facts['start']:.2f} s", "≤ 1.5 s", facts["start"] <= 1.5),

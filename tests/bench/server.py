@@ -1,6 +1,7 @@
-"""The thing measured: a whole house with everything on, no worker, and a bundle without limits.
+"""The thing measured: a whole house with everything on, and a bundle without limits.
 
-Run as a process: `python -m tests.bench.server PORT DATA_FOLDER`. Log lines go to a file in the folder,
+Run as a process: `python -m tests.bench.server PORT DATA_FOLDER`, without a worker; with an upstream's port
+behind it with one, which asks that upstream. Log lines go to a file in the folder,
 as a container's would. With `SAFELIGHT_PROFILE=1` nothing differs: attach `py-spy record`.
 """
 
@@ -18,7 +19,8 @@ from gateway.app import Choices, House
 from gateway.dev import settings_of
 from gateway.policy import PolicyFiles, read_bundle
 from gateway.providers import KINDS
-from gateway.settings import WorkerSettings
+from gateway.secrets import Secret
+from gateway.settings import ProviderSettings, Settings, WorkerSettings
 from gateway.telemetry import Telemetry
 from policies.bundle import Bundle, PerLevel, TenantRow
 
@@ -39,9 +41,19 @@ def boundless(bundle: Bundle) -> Bundle:
     return replace(bundle, plans={**bundle.plans, "pro": plan}, tenants={"*": TenantRow("pro")})
 
 
-async def main(port: int, data: Path) -> None:
+def settled(settings: Settings, upstream: int | None) -> Settings:
+    """Return the settings of a house with this upstream."""
+    if upstream is None:
+        return replace(settings, worker=WorkerSettings(concurrency=0))
+    entry = ProviderSettings(
+        kind="openai", key=Secret("sk-bench-0123"), base_url=f"http://127.0.0.1:{upstream}/v1"
+    )
+    return replace(settings, worker=WorkerSettings(concurrency=256), providers={"main": entry})
+
+
+async def main(port: int, data: Path, upstream: int | None = None) -> None:
     """Serve until SIGTERM."""
-    settings = replace(settings_of(data, {}, "127.0.0.1", port), worker=WorkerSettings(concurrency=0))
+    settings = settled(settings_of(data, {}, "127.0.0.1", port), upstream)
     entries = {name: entry.kind for name, entry in settings.providers.items()}
     bundle = read_bundle(None, entries, KINDS)
     assert isinstance(bundle, Bundle)
@@ -69,4 +81,4 @@ class _Fixed(PolicyFiles):
 
 
 if __name__ == "__main__":
-    serve.run(main(int(sys.argv[1]), Path(sys.argv[2])))
+    serve.run(main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])))
