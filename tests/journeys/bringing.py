@@ -6,11 +6,14 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gateway.blobs import folder
+from policies import ids
 from tests.journeys.visitor import Reply, Visitor
 
 if TYPE_CHECKING:
     from gateway.app import House
     from policies.model import Upload
+    from tests.journeys.stage import Stage
 
 TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
@@ -56,3 +59,20 @@ async def brought(who: Visitor, data: bytes, kind: str = "png") -> str:
 async def planted(house: House, upload: Upload, data: bytes) -> None:
     """Have bytes lie where an upload's are, whatever was announced."""
     assert await house.blobs.put(house.uploads.key(upload), data) == data
+
+
+async def edit(who: Visitor, upload: str, **more: Any) -> Reply:
+    """Ask for an edit of an upload."""
+    return await who.submit(operation="edit", inputs=[{"upload": upload}], **more)
+
+
+async def row(stage: Stage, upload: str) -> Upload | None:
+    """Return what the store keeps of an upload."""
+    return await stage.house.store.get_upload("acme", ids.parse(upload, ids.UPLOAD) or "")
+
+
+async def files(stage: Stage, upload: str) -> list[str]:
+    """Return the ends of keys under which an upload has bytes."""
+    place = folder(stage.house.ring, "acme", ids.parse(upload, ids.UPLOAD) or "")
+    sizes = {end: await stage.house.blobs.size(f"{place}/0.{end}") for end in ("png", "jpg", "webp")}
+    return [end for end, size in sizes.items() if size is not None]

@@ -137,7 +137,6 @@ class Workbench:
         self.clock = clock or Clock()
         self.run_clock = Clock()
         self.lifetime = lifetime or Hasty(self.run_clock)
-        self.names = Names()
         self.sink = io.BytesIO()
         self.telemetry = Telemetry(self.sink, self.clock)
         self.studio = Studio(1)
@@ -167,6 +166,7 @@ class Workbench:
         return self.clock() + self.run_clock.ahead
 
     def _open_outbound(self, bases: Mapping[str, str], strangers: frozenset[tuple[str, int]]) -> Outbound:
+        self.names = Names()
         self._adapters: dict[str, Adapter] = {}
         credentials: dict[str, Credential] = {}
         sockets = set()
