@@ -120,7 +120,7 @@ function show() {
   $("files-label").hidden = held.length >= most;
   $("files").hidden = held.length >= most;
   $("files-words").replaceChildren(
-    ...(held.length ? ["Add another one, or "] : ["Drop a picture to edit it, or "]),
+    ...(held.length ? ["Drop another one, or "] : ["Drop a picture to edit it, or "]),
     Object.assign(document.createElement("u"), { textContent: held.length ? "choose it" : "choose one" }),
   );
   $("mask").hidden = $("mask-label").hidden = !masks || !held.length || mask !== null;

@@ -23,7 +23,7 @@ const KINDLY = {
   prompt_blocked: () => "These words cannot be used here. Nothing was spent; other words may do.",
   insufficient_credits: ({ price, left }) =>
     `${price == null ? "That costs more than is left." : `That costs ${credits(price)}; ${credits(left ?? 0)} are left.`} ` +
-    "A lower quality, a smaller size or fewer pictures cost less. More credits come with the next month, or from whoever runs this gateway.",
+    "A lower quality, a smaller size or fewer pictures cost less. More come with the next month.",
   monthly_cap_reached: () =>
     "This month's allowance is used up. It begins anew with the next month (UTC); until then a cheaper picture may still fit.",
   too_many_in_flight: () =>

@@ -102,6 +102,12 @@ async def test_page_fits_its_window(visiting: Visiting, window: tuple[int, int],
     for fold in ("#more summary", "#code summary"):
         await visit.find(fold).click()
     words = "W" * 90
+    picture = FilePayload(name=f"{words}.png", mimeType="image/png", buffer=png(64, 64))
+    await visit.find("#files").set_input_files(picture)
+    await expect(visit.find(".reference:not(.uploading)")).to_have_count(1)
+    assert await visit.overflow() == 0
+    assert await visit.spill("#form") == 0
+    await visit.find(".reference button").click()
     card = await visit.make(f"[[refuse]] {words} {scheme} {window[0]}", quality="low")
     await expect(card.locator(".reason")).to_be_visible()
     card = await visit.make(f"a wide river {scheme} {window[0]}", size="2304x1536", quality="low", count="2")

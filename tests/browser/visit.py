@@ -113,6 +113,10 @@ class Visit:
         wide, shown = await self.page.evaluate("() => [document.documentElement.scrollWidth, innerWidth]")
         return max(0, int(wide) - int(shown))
 
+    async def spill(self, selector: str) -> int:
+        """Return by how many pixels what is in an element is wider than it."""
+        return int(await self.find(selector).evaluate("(one) => one.scrollWidth - one.clientWidth"))
+
     def hold(self) -> None:
         """Hold the visit to what must always be so: no complaint but those meant, nothing from elsewhere."""
         refused = [text for text in self._complaints if REFUSED in text]
