@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from tests.chaos.stage import FAKES, TENANTS
+from tests.fakes.pictures import png
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PAUSE = 0.02
 WAIT_SECONDS = 5
 CALL_SECONDS = 10.0
+TYPE = ("Content-Type",)
+"""What aiohttp would say by itself of bytes, and nobody announced."""
 
 Word = Literal[
     "accepted",  # 202 with a job: now it may not be lost
@@ -54,6 +57,7 @@ class Order(Struct, frozen=True):
     cancel: Literal["", "at once", "when running"]
     delete: bool
     replay: bool
+    edit: bool = False
 
     @property
     def prompt(self) -> str:
@@ -95,6 +99,7 @@ def orders(seed: int) -> Iterator[Order]:
             cancel=dice.choice(("", "", "", "", "", "", "at once", "when running")),
             delete=dice.random() < 0.15,
             replay=keyed and dice.random() < 0.25,
+            edit=dice.random() < 0.3,
         )
 
 
@@ -148,7 +153,8 @@ class Client:
 
     async def live(self, order: Order) -> None:
         """Lead one order through to its end, over as many lives of the gateway as it takes."""
-        job = await self._submit(order)
+        upload = await self._bring(order) if order.edit else ""
+        job = await self._submit(order, upload)
         if job is None:
             return
         if order.cancel == "when running":
@@ -167,7 +173,7 @@ class Client:
             await self._insist(order, "DELETE", f"/v1/jobs/{job}", good=(204, 404))
             self._book.say(order.n, "deleted", job=job)
         if order.replay:
-            await self._replay(order)
+            await self._replay(order, upload)
 
     async def look(self, order: Order, job: str) -> None:
         """Read an ended job once more and open every image it delivered."""
@@ -195,11 +201,27 @@ class Client:
             if answer.status != 201:
                 raise RuntimeError(f"no webhook was registered: {await answer.text()}")
 
-    async def _submit(self, order: Order) -> str | None:
+    async def _bring(self, order: Order) -> str:
+        """Bring the image an order begins from, as often as it takes; return its upload."""
+        data = png(48, 32, order.prompt)
+        wish = {"filename": order.prompt, "content_type": "image/png", "size": len(data)}
+        told = await self._insist(order, "POST", "/v1/uploads", wish, good=(201,))
+        while True:
+            try:
+                async with self._http.put(told.body["url"], data=data, skip_auto_headers=TYPE) as answer:
+                    if answer.status in (200, 409):
+                        return str(told.body["id"])
+                    if answer.status != 503:
+                        self._book.say(order.n, "surprise", detail=f"put {answer.status}")
+            except (aiohttp.ClientError, ConnectionError, TimeoutError):
+                await self._stage.up.wait()
+            await asyncio.sleep(PAUSE)
+
+    async def _submit(self, order: Order, upload: str) -> str | None:
         """Submit until there is an answer; without a key only until something may have been sent."""
         while True:
             try:
-                told = await self._ask(order, "POST", "/v1/jobs", self._wish(order))
+                told = await self._ask(order, "POST", "/v1/jobs", self._wish(order, upload))
             except Unknown:
                 if order.keyed:
                     continue
@@ -210,8 +232,8 @@ class Client:
                 return str(told.body["id"])
             await self._after(order, told)
 
-    async def _replay(self, order: Order) -> None:
-        told = await self._insist(order, "POST", "/v1/jobs", self._wish(order), good=(202, 410))
+    async def _replay(self, order: Order, upload: str) -> None:
+        told = await self._insist(order, "POST", "/v1/jobs", self._wish(order, upload), good=(202, 410))
         if told.status == 410:
             self._book.say(order.n, "erased")
         else:
@@ -255,7 +277,7 @@ class Client:
         """Ask once. None says that nothing was sent; raises `Unknown` where no whole answer came."""
         headers = {"authorization": f"Bearer {self._token(order)}"}
         if wish is not None and order.keyed:
-            headers["idempotency-key"] = order.key
+            headers["idempotency-key"] = order.key + path
         timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
         url = self._stage.url + path
         try:
@@ -268,8 +290,9 @@ class Client:
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise Unknown from error
 
-    def _wish(self, order: Order) -> dict[str, Any]:
-        return {"prompt": order.prompt, "model": order.model, "count": order.count}
+    def _wish(self, order: Order, upload: str) -> dict[str, Any]:
+        wish: dict[str, Any] = {"prompt": order.prompt, "model": order.model, "count": order.count}
+        return wish | ({"operation": "edit", "inputs": [{"upload": upload}]} if upload else {})
 
     def _token(self, order: Order) -> str:
         name = (order.tenant, order.subject)

@@ -272,7 +272,13 @@ def _bundle() -> dict[str, Any]:
         "queue_weight": 100,
     }
     size = {"size": "1024x1024", "ratio": "1:1", "tier": "1K"}
-    model = {"sizes": [size], "qualities": ["medium"], "formats": ["png"], "backgrounds": ["auto"]}
+    model = {
+        "sizes": [size],
+        "operations": ["generate", "edit"],
+        "qualities": ["medium"],
+        "formats": ["png"],
+        "backgrounds": ["auto"],
+    }
     return {
         "plans": {"wide": plan},
         "tenants": {"*": {"plan": "wide"}},
