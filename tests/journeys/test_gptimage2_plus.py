@@ -94,10 +94,10 @@ async def test_success_has_public_outputs(stage: Stage, upstream: Fake) -> None:
             assert (picture.status, picture.headers["content-type"]) == (200, f"image/{kind}")
             assert picture.headers["cache-control"] == "public, max-age=86400, immutable"
     stage.clock.move(100 * HOUR)
-    later = await ann.get(f"/api/v1/generations/{shown['id']}")
+    later = await stage.visit().get(f"/api/v1/generations/{shown['id']}")
     assert later.json["outputs"] == shown["outputs"]
     assert (await stage.stranger().get(shown["outputs"][0]["png"].removeprefix(stage.url))).status == 200
-    assert (await ann.ask("DELETE", f"/v1/jobs/{shown['id']}")).status == 204
+    assert (await stage.visit().ask("DELETE", f"/v1/jobs/{shown['id']}")).status == 204
     assert (await stage.stranger().get(shown["outputs"][0]["png"].removeprefix(stage.url))).status == 404
 
 
