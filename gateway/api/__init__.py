@@ -94,12 +94,12 @@ def build_api(parts: ApiParts) -> Edge:
     slots = StreamSlots()
     parts.telemetry.watch(Reading.STREAMS_OPEN, lambda: len(slots))
     calls = routes(parts, slots)
+    foreign = [route for speaker in parts.speakers for route in mount(speaker)]
     pages = PageCalls(
         parts.public_url,
-        lambda: document(calls, version=parts.version, base_url=parts.public_url()),
+        lambda: document([*calls, *foreign], version=parts.version, base_url=parts.public_url()),
     )
     extra = [_mounted(path, app) for path, app in parts.extra.items()]
-    foreign = [route for speaker in parts.speakers for route in mount(speaker)]
     gate = Gate(parts.authenticator, parts.jobs, ReadLimit())
     app = Litestar(
         [*calls, *foreign, *pages.routes(), *extra],

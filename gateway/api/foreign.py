@@ -40,4 +40,5 @@ def _served(serve: Serve) -> Any:
     async def served(request: Request[Any, Any, Any]) -> Answer:
         return await serve(exchange_of(request.scope), request.path_params)
 
+    served.__doc__ = serve.__doc__  # documents are made of it
     return served

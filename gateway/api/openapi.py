@@ -1,14 +1,14 @@
-"""The OpenAPI document: Litestar lists the routes, this file says what each takes and answers.
+"""The OpenAPI document: Litestar lists the routes, tables say what each takes and answers.
 
-Handlers read their requests themselves, so Litestar cannot know bodies, parameters and errors; the table
-here does, by `operationId`, and a test holds it complete. Schemas come from the very structs that are
-decoded and encoded, so only requests say `additionalProperties: false`.
+Our own calls are told of in `calls.py`, those of the APIs we speak in `dialects/documents.py`; examples of
+bodies are `samples.py`'s. Here they are joined, and spelled so that generators of clients understand them.
+Only our own requests say `additionalProperties: false`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 from litestar import Litestar
@@ -16,173 +16,120 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from msgspec import Struct
 
-from gateway.api.account import AccountView, ModelList, ModelView
 from gateway.api.bodies import WebhookEvent
-from gateway.api.jobs import FILTERS, JobPage, QuoteView
-from gateway.api.keys import KeyPage, NewKeyView
+from gateway.api.calls import CALLS, KEY, STREAM, TYPES, Parameter
 from gateway.api.pages import example
 from gateway.api.problems import ProblemView
-from gateway.api.queries import LIMIT, MOST
-from gateway.api.trail import FILTERS as TRAIL_FILTERS
-from gateway.api.trail import TrailView
-from gateway.api.uploads import UploadRequest, UploadView
-from gateway.api.views import JobView
-from gateway.api.webhooks import DeliveryPageView, DeliveryView, NewWebhookView, WebhookPage, WebhookView
+from gateway.api.samples import SAMPLES
+from gateway.dialects.documents import AI, OPENAI, PLUS, TOLD, Told, structs
 from gateway.errors import CATALOGUE
-from gateway.webhooks import WebhookPatch, WebhookRequest
-from policies.access import KeyRequest
-from policies.model import JobRequest, JobState
 
 REFERENCE: Final = "#/components/schemas/{name}"
-KNOWN: Final = ("unauthenticated", "forbidden", "tenant_suspended", "store_unavailable", "internal")
-READING: Final = (*KNOWN, "invalid_request", "rate_limited", "not_acceptable")
-BODY: Final = (*KNOWN, "invalid_request", "unsupported_media_type", "payload_too_large", "request_timeout")
-PRICED: Final = ("unsupported_option", "plan_required", "no_provider_available", "unpriced")
-
-Place = Literal["query", "header"]
-
-
-class Parameter(Struct, frozen=True):
-    """One parameter of a call, beside those of its path."""
-
-    name: str
-    note: str
-    place: Place = "query"
-    kind: str = "string"
-
-
-class Call(Struct, frozen=True):
-    """What one call takes and answers. `answers` maps a status to a type, a media type, or nothing."""
-
-    answers: dict[int, Any]
-    problems: tuple[str, ...] = READING
-    parameters: tuple[Parameter, ...] = ()
-    body: type | str | None = None
-
-
-KEY: Final = Parameter("Idempotency-Key", "Same key and body, same job. Plain or quoted, ≤ 255.", "header")
-LAST_EVENT: Final = Parameter("Last-Event-ID", "The `id` of the last event seen.", "header")
-CONDITION: Final = Parameter("If-None-Match", "An `ETag`; 304 where it still holds.", "header")
-PAGING: Final = (
-    Parameter("cursor", "The `next` of the page before."),
-    Parameter("limit", f"At most so many, 1 to {MOST}; {LIMIT} where it is absent.", kind="integer"),
-)
-NOTES: Final = {
-    "state": f"May stand more than once: {', '.join(JobState)}.",
-    "subject": "For the tenant's admins.",
-    "created_after": "A time, RFC 3339.",
-    "created_before": "A time, RFC 3339.",
-}
-METADATA: Final = Parameter("metadata.KEY", "A metadata pair the job has; any KEY, several at once.")
-
-
-def _filters(names: Sequence[str]) -> tuple[Parameter, ...]:
-    return tuple(Parameter(name, NOTES.get(name, "")) for name in names)
-
-
-# fmt: off
-CALLS: Final[dict[str, Call]] = {
-    "createJob": Call({202: JobView}, (*BODY, *PRICED, "insufficient_credits", "monthly_cap_reached", "prompt_blocked", "idempotency_key_reused", "job_erased", "rate_limited", "too_many_in_flight", "queue_full", "paused", "draining"), (KEY,), JobRequest),  # noqa: E501 - a table, a call a line
-    "listJobs": Call({200: JobPage}, READING, (*_filters(FILTERS), METADATA, *PAGING)),
-    "getJob": Call({200: JobView, 304: None}, (*READING, "not_found"), (Parameter("wait", "Seconds to wait for its end.", kind="number"), Parameter("after", "With `wait`: answer once `version` is above this.", kind="integer"), CONDITION)),  # noqa: E501 - a table, a call a line
-    "deleteJob": Call({204: None}, (*KNOWN, "not_found", "job_open", "rate_limited")),
-    "cancelJob": Call({200: JobView, 202: JobView}, (*KNOWN, "not_found", "rate_limited")),
-    "quoteJob": Call({200: QuoteView}, (*BODY, "rate_limited"), (), JobRequest),
-    "createUpload": Call({201: UploadView}, (*BODY, "idempotency_key_reused", "upload_expired", "rate_limited"), (KEY,), UploadRequest),  # noqa: E501 - a table, a call a line
-    "putUpload": Call({200: None}, ("invalid_request", "link_invalid", "link_expired", "upload_complete", "not_found", "payload_too_large", "request_timeout", "store_unavailable"), (Parameter("exp", "Of the link.", kind="integer"), Parameter("size", "Of the link.", kind="integer"), Parameter("of", "Of the link."), Parameter("sig", "Of the link.")), "image/*"),  # noqa: E501 - a table, a call a line
-    "watchJob": Call({200: "text/event-stream", 204: None}, (*READING, "not_found", "too_many_streams", "draining"), (LAST_EVENT,)),  # noqa: E501 - a table, a call a line
-    "watchJobs": Call({200: "text/event-stream"}, (*READING, "too_many_streams", "draining"), (LAST_EVENT, Parameter("jobs", "Only these jobs: ids separated by commas."))),  # noqa: E501 - a table, a call a line
-    "getAccount": Call({200: AccountView}),
-    "listModels": Call({200: ModelList}),
-    "getModel": Call({200: ModelView}, (*READING, "not_found")),
-    "createKey": Call({201: NewKeyView}, (*BODY, "rate_limited"), (), KeyRequest),
-    "listKeys": Call({200: KeyPage}, READING, PAGING),
-    "revokeKey": Call({204: None}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
-    "createWebhook": Call({201: NewWebhookView}, (*BODY, "webhook_limit", "rate_limited"), (), WebhookRequest),  # noqa: E501 - a table, a call a line
-    "listWebhooks": Call({200: WebhookPage}, READING, PAGING),
-    "getWebhook": Call({200: WebhookView}, (*READING, "not_found")),
-    "updateWebhook": Call({200: WebhookView}, (*BODY, "not_found", "rate_limited"), (), WebhookPatch),
-    "deleteWebhook": Call({204: None}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
-    "rotateWebhook": Call({200: NewWebhookView}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
-    "testWebhook": Call({202: DeliveryView}, (*KNOWN, "invalid_request", "not_found", "webhook_disabled", "rate_limited")),  # noqa: E501 - a table, a call a line
-    "listDeliveries": Call({200: DeliveryPageView}, (*READING, "not_found"), PAGING),
-    "redeliverWebhook": Call({202: DeliveryView}, (*KNOWN, "invalid_request", "not_found", "webhook_disabled", "rate_limited")),  # noqa: E501 - a table, a call a line
-    "listAudit": Call({200: TrailView}, READING, (*_filters(TRAIL_FILTERS), *PAGING)),
-    "getFile": Call({200: "image/*", 304: None}, ("link_invalid", "link_expired", "not_found"), (Parameter("exp", "Of the link.", kind="integer"), Parameter("sig", "Of the link."), Parameter("download", "1 attaches."), CONDITION)),  # noqa: E501 - a table, a call a line
-    "getLiveness": Call({200: dict[str, str]}, ()),
-    "getReadiness": Call({200: dict[str, str]}, ("draining", "store_unavailable")),
-    "getMetrics": Call({200: "text/plain"}, ()),
-}
-# fmt: on
-
-TYPES: Final = (
-    JobView,
-    JobPage,
-    QuoteView,
-    AccountView,
-    ModelList,
-    NewKeyView,
-    KeyPage,
-    TrailView,
-    ProblemView,
-    JobRequest,
-    UploadRequest,
-    UploadView,
-    KeyRequest,
-    WebhookEvent,
-    WebhookView,
-    NewWebhookView,
-    WebhookPage,
-    DeliveryView,
-    DeliveryPageView,
-    WebhookRequest,
-    WebhookPatch,
-)
 METHODS: Final = ("get", "post", "put", "patch", "delete")
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+TAGS: Final = {
+    "Jobs": "Submit, wait, read, list, cancel, delete.",
+    "Uploads": "Bring images to edit, in two steps.",
+    "Account": "What a caller has, may ask for, and did.",
+    "Keys": "Service keys, for programs that cannot ask for a token each hour.",
+    "Webhooks": "Be told of a job's end.",
+    PLUS: "gptimage2.plus's API, as its clients call it. Jobs are the same as everywhere else.",
+    AI: "gptimage2.ai's API, as its clients call it. Jobs are the same as everywhere else.",
+    OPENAI: "OpenAI's Images API, as its SDKs call it: base URL `/v1`. The call waits for its job.",
+    "Operations": "For whoever runs this: probes and metrics.",
+}
+NO_JSON: Final[Mapping[tuple[str, ...], str]] = {
+    STREAM: "Events named `job`, each with a JobView as data.",
+    ("text/plain",): "Metrics as Prometheus reads them.",
+}
+"""What the texts are that some calls answer with; all others are images."""
 
 
 def document(handlers: Sequence[HTTPRouteHandler], *, version: str, base_url: str) -> dict[str, Any]:
     """Return the OpenAPI document of these handlers."""
-    config = OpenAPIConfig(
-        "Safelight",
-        version,
-        description="Images from prompts, through one gateway: submit a job, wait for it, read its images.",
-        use_handler_docstrings=True,
-    )
+    config = OpenAPIConfig("Safelight", version, use_handler_docstrings=True)
     listed = Litestar(list(handlers), openapi_config=config, logging_config=None)
-    found: dict[str, Any] = listed.openapi_schema.to_schema()
-    for path in found["paths"].values():
+    paths: dict[str, Any] = listed.openapi_schema.to_schema()["paths"]
+    for path in paths.values():
         for method in METHODS:
             if method in path:
                 path[method] = _complete(path[method], base_url)
-    found["servers"] = [{"url": base_url}]
-    found["webhooks"] = {"jobEnded": {"post": _told()}}
-    _, schemas = msgspec.json.schema_components(TYPES, ref_template=REFERENCE)
+    told = _told()
+    used = {operation["tags"][0] for path in paths.values() for operation in path.values()} | set(
+        told["tags"]
+    )
+    _, schemas = msgspec.json.schema_components((*TYPES, *structs()), ref_template=REFERENCE)
     bearer = {"type": "http", "scheme": "bearer", "description": "A token (JWT) or a service key."}
-    found["components"] = {"schemas": schemas, "securitySchemes": {"bearer": bearer}}
-    return found
+    found = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Safelight",
+            "version": version,
+            "description": "Images from prompts, through one gateway: submit a job, wait for it, "
+            "read its images.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": base_url}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in used],
+        "paths": paths,
+        "webhooks": {"jobEnded": {"post": told}},
+        "components": {"schemas": schemas, "securitySchemes": {"bearer": bearer}},
+    }
+    _needed(found)
+    typed: dict[str, Any] = _typed(found)
+    return typed
 
 
-def _complete(operation: dict[str, Any], base_url: str) -> dict[str, Any]:
-    """Return an operation with what its row of the table says."""
+def _complete(operation: Mapping[str, Any], base_url: str) -> dict[str, Any]:
+    """Return an operation with what its row of a table says."""
     name = operation["operationId"]
-    call = CALLS[name]
     summary, _, rest = operation["description"].partition("\n")
-    parameters = [*operation.get("parameters", ()), *(_parameter(one) for one in call.parameters)]
+    told = TOLD.get(name)
+    more = _own(name, base_url) if told is None else _foreign(name, told)
+    parameters = [*operation.get("parameters", ()), *more.pop("parameters")]
     done: dict[str, Any] = {
         "operationId": name,
-        "tags": [_tag(name)],
         "summary": summary.rstrip("."),
-        "description": rest.strip() or summary,
-        "responses": {str(status): _answer(kind) for status, kind in call.answers.items()},
+        "description": "\n".join(line.strip() for line in rest.strip().splitlines()) or summary,
+        **({"parameters": parameters} if parameters else {}),
+        **more,
     }
-    done["responses"] |= _problems(call.problems, base_url)
-    if parameters:
-        done["parameters"] = parameters
-    if call.body is not None:
-        done["requestBody"] = {"required": True, "content": _content(call.body)}
-    if "unauthenticated" in call.problems:
-        done["security"] = [{"bearer": []}]
+    return done
+
+
+def _own(name: str, base_url: str) -> dict[str, Any]:
+    """Return what the table says of a call of our own."""
+    call = CALLS[name]
+    answers = {str(status): _answer(kind) for status, kind in call.answers.items()}
+    done: dict[str, Any] = {
+        "tags": [_tag(name)],
+        "parameters": [_parameter(one) for one in call.parameters],
+        "responses": answers | _problems(call.problems, base_url),
+        "security": [{"bearer": []}] if "unauthenticated" in call.problems else [],
+    }
+    if isinstance(call.body, tuple):
+        done["requestBody"] = {"required": True, "content": dict.fromkeys(call.body, _bytes())}
+    elif call.body is not None:
+        done["requestBody"] = _body(name, {JSON: call.body})
+    return done
+
+
+def _foreign(name: str, told: Told) -> dict[str, Any]:
+    """Return what the table says of another API's call."""
+    answers = {str(status): _answer(kind) for status, kind in told.answers.items()}
+    error = {JSON: {"schema": _schema(told.error)}}
+    refused = {
+        str(status): {"description": f"{text}.", "content": error} for status, text in told.refusals.items()
+    }
+    done: dict[str, Any] = {
+        "tags": [told.tag],
+        "parameters": [_parameter(KEY)] if told.keyed else [],
+        "responses": answers | refused,
+        "security": [{"bearer": []}],
+    }
+    if told.bodies:
+        done["requestBody"] = _body(name, told.bodies)
     return done
 
 
@@ -194,17 +141,14 @@ def _told() -> dict[str, Any]:
         "summary": "Be told of a job's end",
         "description": "Signed as Standard Webhooks 1.0 says: `webhook-id`, `webhook-timestamp` and "
         "`webhook-signature`. Any 2xx takes it; whatever else is tried again, over 24 hours.",
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": _schema(WebhookEvent)}},
-        },
+        "requestBody": {"required": True, "content": {JSON: {"schema": _schema(WebhookEvent)}}},
         "responses": {"204": {"description": "It was taken."}},
         "security": [],
     }
 
 
 def _tag(name: str) -> str:
-    """Return the group a call is shown in."""
+    """Return the group a call of our own is shown in."""
     if name.startswith("get") and name.endswith(("ness", "Metrics")):
         return "Operations"
     if "Key" in name:
@@ -216,11 +160,15 @@ def _tag(name: str) -> str:
     return "Jobs" if "Job" in name or name == "getFile" else "Account"
 
 
-def _content(body: type | str) -> dict[str, Any]:
-    """Return what a body may be: JSON of a type, or bytes of a media type."""
-    if isinstance(body, str):
-        return {body: {"schema": {"type": "string", "format": "binary"}}}
-    return {"application/json": {"schema": _schema(body)}}
+def _body(name: str, bodies: Mapping[str, type]) -> dict[str, Any]:
+    """Return what a call takes, by media type; the JSON among it with an example."""
+    content: dict[str, Any] = {kind: {"schema": _schema(body)} for kind, body in bodies.items()}
+    content[JSON]["example"] = SAMPLES[name]
+    return {"required": True, "content": content}
+
+
+def _bytes() -> dict[str, Any]:
+    return {"schema": {"type": "string", "format": "binary"}}
 
 
 def _parameter(one: Parameter) -> dict[str, Any]:
@@ -237,15 +185,14 @@ def _answer(kind: Any) -> dict[str, Any]:
     match kind:
         case None:
             return {"description": "Nothing to show."}
-        case "text/event-stream":
-            schema = {"type": "string", "description": "Events named `job`, each with a JobView as data."}
-            return {"description": "A stream of server-sent events.", "content": {kind: {"schema": schema}}}
-        case str():
+        case tuple() if kind in NO_JSON:
             schema = {"type": "string"}
-            return {"description": "The bytes.", "content": {kind: {"schema": schema}}}
+            return {"description": NO_JSON[kind], "content": {media: {"schema": schema} for media in kind}}
+        case tuple():
+            return {"description": "The bytes.", "content": dict.fromkeys(kind, _bytes())}
         case _:
-            text = (getattr(kind, "__doc__", None) or "").partition("\n")[0]
-            return {"description": text, "content": {"application/json": {"schema": _schema(kind)}}}
+            text = kind.__doc__.partition("\n")[0] if issubclass(kind, Struct) else "Texts by name."
+            return {"description": text, "content": {JSON: {"schema": _schema(kind)}}}
 
 
 def _schema(kind: Any) -> dict[str, Any]:
@@ -260,12 +207,52 @@ def _problems(codes: tuple[str, ...], base_url: str) -> dict[str, Any]:
     for code in codes:
         row = CATALOGUE[code]
         media = found.setdefault(
-            str(row.status),
-            {"description": "", "content": {"application/problem+json": {"schema": _schema(ProblemView)}}},
-        )["content"]["application/problem+json"]
+            str(row.status), {"description": "", "content": {PROBLEM: {"schema": _schema(ProblemView)}}}
+        )["content"][PROBLEM]
         shown = msgspec.to_builtins(example(code, base_url))
         media.setdefault("examples", {})[code] = {"summary": row.title, "value": shown}
     for answer in found.values():
-        titles = answer["content"]["application/problem+json"]["examples"].values()
+        titles = answer["content"][PROBLEM]["examples"].values()
         answer["description"] = "; ".join(title["summary"] for title in titles)
     return found
+
+
+def _needed(found: dict[str, Any]) -> None:
+    """Leave away schemas that nothing refers to: those of APIs that are not spoken here."""
+    schemas = found["components"]["schemas"]
+    left, seen = [*_references(found["paths"]), *_references(found["webhooks"])], set[str]()
+    while left:
+        name = left.pop()
+        if name not in seen:
+            seen.add(name)
+            left += _references(schemas[name])
+    found["components"]["schemas"] = {name: each for name, each in schemas.items() if name in seen}
+
+
+def _references(node: Any) -> Iterable[str]:
+    """Yield the names of the schemas that a part of the document refers to."""
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"].rpartition("/")[2]
+        for value in node.values():
+            yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def _typed(node: Any) -> Any:
+    """Return a part of the document as generators of clients read it best.
+
+    JSON Schema can do without the type of a choice of words, but they make an untyped value of it. A null
+    that stands where a field is absent is no default to tell of.
+    """
+    if isinstance(node, list):
+        return [_typed(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    done = {name: _typed(value) for name, value in node.items() if (name, value) != ("default", None)}
+    words = done.get("enum")
+    if isinstance(words, list) and all(isinstance(word, str) for word in words):
+        done["type"] = "string"
+    return done

@@ -19,8 +19,10 @@ from litestar import get
 from litestar.connection import Request
 from litestar.handlers import HTTPRouteHandler
 
+from gateway.api.collection import collection
 from gateway.api.exchange import JSON, Answer, encode
 from gateway.api.gate import PUBLIC
+from gateway.api.llms import llms
 from gateway.api.problems import view
 from gateway.errors import CATALOGUE, Problem
 from policies.model import Flaw
@@ -37,6 +39,7 @@ MEDIA_TYPES: Final = {
     "png": b"image/png",
 }
 HTML: Final = (b"content-type", b"text/html; charset=utf-8")
+SOON: Final = (b"cache-control", b"public, max-age=300")
 DAY: Final = (b"cache-control", b"public, max-age=86400")
 STRICT: Final = (
     b"content-security-policy",
@@ -63,7 +66,10 @@ class PageCalls:
 
     def __init__(self, public_url: Callable[[], str], document: Callable[[], dict[str, Any]]) -> None:
         self._public_url = public_url
-        self._document = functools.cache(lambda: encode(document()))
+        made = functools.cache(document)
+        self._document = functools.cache(lambda: encode(made()))
+        self._collection = functools.cache(lambda: encode(collection(made())))
+        self._llms = functools.cache(lambda: llms(made()).encode())
         own, viewer = files("gateway.api") / "static", files("swagger_ui_bundle") / VIEWER
         self._docs = (own / "docs.html").read_bytes()
         self._problem = string.Template((own / "problem.html").read_text())
@@ -74,6 +80,8 @@ class PageCalls:
         hidden: dict[str, Any] = {"opt": PUBLIC, "include_in_schema": False}
         return [
             get("/openapi.json", **hidden)(self.openapi),
+            get("/postman.json", **hidden)(self.postman),
+            get("/llms.txt", **hidden)(self.brief),
             get("/docs", **hidden)(self.docs),
             get("/docs/{name:str}", **hidden)(self.file),
             get("/problems/{code:str}", **hidden)(self.problem),
@@ -81,7 +89,15 @@ class PageCalls:
 
     async def openapi(self) -> Answer:
         """Read the OpenAPI document."""
-        return Answer(200, [JSON, (b"cache-control", b"public, max-age=300")], self._document())
+        return Answer(200, [JSON, SOON], self._document())
+
+    async def postman(self) -> Answer:
+        """Read the Postman collection."""
+        return Answer(200, [JSON, SOON], self._collection())
+
+    async def brief(self) -> Answer:
+        """Read what a language model is to know."""
+        return Answer(200, [(b"content-type", b"text/plain; charset=utf-8"), SOON], self._llms())
 
     async def docs(self) -> Answer:
         """Read the documents."""

@@ -224,12 +224,15 @@ class GptImage2Ai:
     def calls(self) -> Sequence[Call]:
         """Return the calls of this API."""
         return (
-            Call("POST", "/api/generate", "gptimage2AiGenerate", Action.WRITE, self.generate),
-            Call("GET", "/api/generate/{id}", "gptimage2AiPoll", Action.READ, self.poll),
+            Call("POST", "/api/generate", "createAiJob", Action.WRITE, self.generate),
+            Call("GET", "/api/generate/{id}", "getAiJob", Action.READ, self.poll),
         )
 
     async def generate(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """Submit a job."""
+        """Submit a job in gptimage2.ai's words.
+
+        Answers at once with its id and what is left of the balance.
+        """
         if self._parts.lifetime.draining:
             raise Problem("draining")
         body = await _object(exchange)
@@ -252,7 +255,10 @@ class GptImage2Ai:
         return tell(self._view(exchange, accepted.job, accepted.usage), 202, headers)
 
     async def poll(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
-        """Read a job."""
+        """Read a job in gptimage2.ai's words.
+
+        202 while it is being made, then 200: pictures, or why there are none.
+        """
         found = await self._jobs.get(exchange.who, job_of(values))
         exchange.usage, exchange.job = found.usage, found.job.id
         return tell(self._view(exchange, found.job, found.usage), 200 if found.job.state.ended else 202)

@@ -182,14 +182,18 @@ class GptImage2Plus:
         """Return the calls of this API."""
         write, read = Action.WRITE, Action.READ
         return (
-            Call("POST", "/api/v1/generate", "gptimage2PlusGenerate", write, self.generate),
-            Call("POST", "/api/v1/upload", "gptimage2PlusUpload", write, self.upload),
-            Call("GET", "/api/v1/generations/{id}", "gptimage2PlusGeneration", read, self.poll),
+            Call("POST", "/api/v1/generate", "createPlusGeneration", write, self.generate),
+            Call("POST", "/api/v1/upload", "createPlusUpload", write, self.upload),
+            Call("GET", "/api/v1/generations/{id}", "getPlusGeneration", read, self.poll),
             *AccountWebhooks(self._parts.webhooks).calls(),
         )
 
     async def generate(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """Submit a job."""
+        """Submit a generation.
+
+        Answers at once with its id: read it until it has ended. The same `Idempotency-Key` answers with
+        the same generation.
+        """
         if self._parts.lifetime.draining:
             raise Problem("draining")
         body = Body(await read_object(exchange))
@@ -211,7 +215,11 @@ class GptImage2Plus:
         return tell(shown, 202, headers)
 
     async def upload(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """Say where an input image is to be put. A repeat under its key has the same name, a fresh URL."""
+        """Announce an image to edit.
+
+        PUT its bytes to `url`, then name `key` in `inputImageKeys`. A repeat under its `Idempotency-Key`
+        has the same key and a fresh URL.
+        """
         body = Body(await read_object(exchange))
         filename = body.text("filename", LONGEST_NAME)
         kind = body.choice("contentType", MEDIA_TYPES)
@@ -227,7 +235,10 @@ class GptImage2Plus:
         return tell({"url": ticket.url, "key": ids.shown(ticket.upload.id, "up_")}, 200, headers)
 
     async def poll(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
-        """Read a job."""
+        """Read a generation.
+
+        Always 200: `status` says whether more will come. A job made in another API is read here too.
+        """
         found = await self._jobs.get(exchange.who, job_of(values))
         exchange.usage, exchange.job = found.usage, found.job.id
         return tell(generation(found.job, self._link))

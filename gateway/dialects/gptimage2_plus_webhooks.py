@@ -82,15 +82,18 @@ class AccountWebhooks:
         """Return them."""
         hooks, one = Action.WEBHOOKS, PLACE + "/{id}"
         return (
-            Call("POST", PLACE, "gptimage2PlusCreateWebhook", hooks, self.create),
-            Call("GET", PLACE, "gptimage2PlusListWebhooks", hooks, self.list),
-            Call("PATCH", one, "gptimage2PlusUpdateWebhook", hooks, self.update),
-            Call("DELETE", one, "gptimage2PlusDeleteWebhook", hooks, self.delete),
-            Call("POST", one + "/rotate", "gptimage2PlusRotateWebhook", hooks, self.rotate),
+            Call("POST", PLACE, "createPlusWebhook", hooks, self.create),
+            Call("GET", PLACE, "listPlusWebhooks", hooks, self.list),
+            Call("PATCH", one, "updatePlusWebhook", hooks, self.update),
+            Call("DELETE", one, "deletePlusWebhook", hooks, self.delete),
+            Call("POST", one + "/rotate", "rotatePlusWebhook", hooks, self.rotate),
         )
 
     async def create(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """Register an endpoint. Its secret is shown now and never again, so no key replays this."""
+        """Register a webhook of this API.
+
+        Its secret is shown now and never again, so no key replays this.
+        """
         body = Body(await read_object(exchange))
         wish = registered(body)
         _whole(body.issues)
@@ -99,12 +102,12 @@ class AccountWebhooks:
         return tell({"id": ids.shown(made.endpoint.id, PREFIX), "secret": made.secret}, 201, headers)
 
     async def list(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """List the caller's endpoints of this form."""
+        """List the caller's webhooks of this API."""
         found = await self._webhooks.list(exchange.who, FORM)
         return tell({"webhooks": [view(endpoint) for endpoint in found]})
 
     async def update(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
-        """Change an endpoint, or switch it on again."""
+        """Change a webhook of this API, or switch it on again."""
         body = Body(await read_object(exchange))
         change = changed(body)
         _whole(body.issues)
@@ -112,12 +115,15 @@ class AccountWebhooks:
         return tell(view(endpoint), 200, ignored(exchange, body.others("url", "events", "label", "enabled")))
 
     async def delete(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
-        """Forget an endpoint."""
+        """Forget a webhook of this API."""
         await self._webhooks.drop(exchange.who, _name(values), FORM)
         return Answer(204, [NO_STORE])
 
     async def rotate(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
-        """Make a new secret. For 24 hours the old one signs, and the new one beside it."""
+        """Make a new secret for a webhook of this API.
+
+        For 24 hours the old one signs, and the new one beside it.
+        """
         made = await self._webhooks.rotate(exchange.who, _name(values), FORM)
         return tell({"id": ids.shown(made.endpoint.id, PREFIX), "secret": made.secret})
 

@@ -70,17 +70,23 @@ class OpenAI:
         """Return the calls of this API."""
         generations, edits = "/v1/images/generations", "/v1/images/edits"
         return (
-            Call("POST", generations, "openaiGenerateImages", Action.WRITE, self.generate),
-            Call("POST", edits, "openaiEditImages", Action.WRITE, self.edit),
+            Call("POST", generations, "createOpenAIImages", Action.WRITE, self.generate),
+            Call("POST", edits, "editOpenAIImages", Action.WRITE, self.edit),
         )
 
     async def generate(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """Make images."""
+        """Make images, and answer with them.
+
+        Waits for the job. A repeat that the SDKs send by themselves finds the job their first one made.
+        """
         self._admit()
         return await self._made(exchange, openai_bodies.wish_of(await read_object(exchange)))
 
     async def edit(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
-        """Make images from images."""
+        """Make images from images, and answer with them.
+
+        As a form with files, as the SDKs send it, or as JSON with links or data URLs.
+        """
         self._admit()
         brought = await _brought(exchange)
         inputs = [await self._kept(exchange.who, each) for each in brought.images]

@@ -47,7 +47,9 @@ def test_public_routes_are_few(site: Site) -> None:
     assert public == {"/files/x", "/uploads/x", "/livez", "/readyz", "/metrics"} | {
         "/docs",
         "/docs/x",
+        "/llms.txt",
         "/openapi.json",
+        "/postman.json",
         "/problems/x",
     }
 

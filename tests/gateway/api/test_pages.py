@@ -1,18 +1,13 @@
-"""Pages, probes and the OpenAPI document."""
+"""Pages and probes."""
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 import pytest
 
-from gateway.api import routes
-from gateway.api.openapi import CALLS
 from gateway.errors import CATALOGUE, StoreUnavailable
 from gateway.lifetime import Lifetime
-from policies.webhooks import EVENTS
 from tests.gateway.api.conftest import URL, Site
 
 
@@ -81,77 +76,15 @@ async def test_metrics_name_routes_only(site: Site) -> None:
         assert private not in answer.body
 
 
-@pytest.fixture
-async def document(site: Site) -> dict[str, Any]:
-    """The OpenAPI document as it is served."""
-    answer = await site.ask("GET", "/openapi.json")
-    found: dict[str, Any] = json.loads(answer.body)
-    return found
-
-
-def operations(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return every operation of a document."""
-    return [operation for path in document["paths"].values() for operation in path.values()]
-
-
-async def test_document_has_every_route(site: Site, document: dict[str, Any]) -> None:
-    """Each served call is in the document under its own verb-noun name, and in the table that tells of it."""
-    named = [handler.operation_id for handler in routes(site.parts, site.slots)]
-    assert sorted(op["operationId"] for op in operations(document)) == sorted(str(name) for name in named)
-    assert set(CALLS) == set(named)
-    assert all(re.fullmatch(r"[a-z]+[A-Z][A-Za-z]+", str(name)) for name in named)
-
-
-async def test_document_is_described(document: dict[str, Any]) -> None:
-    """Every call has a summary, a description and an answer that succeeds."""
-    for operation in operations(document):
-        assert operation["summary"]
-        assert operation["description"]
-        assert operation["tags"]
-        assert any(status.startswith("2") for status in operation["responses"])
-    assert document["servers"] == [{"url": URL}]
-
-
-async def test_document_says_what_is_told(document: dict[str, Any]) -> None:
-    """What a webhook is sent is in the document, as a body whose `data` is a job."""
-    (told,) = document["webhooks"].values()
-    schema = told["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert schema == {"$ref": "#/components/schemas/WebhookEvent"}
-    event = document["components"]["schemas"]["WebhookEvent"]["properties"]
-    assert event["data"] == {"$ref": "#/components/schemas/JobView"}
-    assert sorted(event["type"]["enum"]) == sorted(EVENTS["native"])
-
-
-async def test_requests_alone_are_closed(document: dict[str, Any]) -> None:
-    """Requests refuse unknown fields and say so; answers may grow."""
-    schemas = document["components"]["schemas"]
-    closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
-    assert closed == {
-        "JobRequest",
-        "InputRef",
-        "KeyRequest",
-        "UploadRequest",
-        "WebhookRequest",
-        "WebhookPatch",
-    }
-    assert {"JobView", "ProblemView", "AccountView"} <= set(schemas)
-
-
-async def test_document_references_resolve(document: dict[str, Any]) -> None:
-    """Whatever the document refers to is in it."""
-    found = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
-    assert found <= set(document["components"]["schemas"])
-
-
-async def test_problems_are_examples(document: dict[str, Any]) -> None:
-    """A call names the codes it may answer, each with an example that has its status."""
-    responses = document["paths"]["/v1/jobs"]["post"]["responses"]
-    examples = responses["402"]["content"]["application/problem+json"]["examples"]
-    assert set(examples) == {"insufficient_credits", "monthly_cap_reached"}
-    assert examples["monthly_cap_reached"]["value"]["status"] == 402
-    blocked = responses["422"]["content"]["application/problem+json"]["examples"]["prompt_blocked"]["value"]
-    assert blocked["rule"] in blocked["detail"]
-    invalid = responses["400"]["content"]["application/problem+json"]["examples"]["invalid_request"]["value"]
-    assert invalid["errors"] == [{"pointer": "/prompt", "detail": "is required"}]
-    assert document["paths"]["/livez"]["get"].get("security") is None
-    assert document["paths"]["/v1/jobs"]["post"]["security"] == [{"bearer": []}]
+async def test_documents_are_made_once(site: Site) -> None:
+    """The document, the collection and the brief are typed, may be kept for minutes, and never change."""
+    for target, kind in (
+        ("/openapi.json", "application/json"),
+        ("/postman.json", "application/json"),
+        ("/llms.txt", "text/plain; charset=utf-8"),
+    ):
+        answer = await site.ask("GET", target)
+        assert (answer.status, answer.headers["content-type"]) == (200, kind)
+        assert answer.headers["cache-control"] == "public, max-age=300"
+        assert (await site.ask("GET", target)).body == answer.body
+        assert URL.encode() in answer.body
