@@ -74,3 +74,27 @@ if [ ! -x "$server" ]; then
     rm -r .tools/go
 fi
 echo "object storage: versitygw $version"
+
+# What reads the OpenAPI document and makes clients of it, as tests/clients pins it: by npm, pip and Go.
+clients=tests/clients
+if ! cat $clients/package-lock.json $clients/requirements.txt $clients/go/go.sum | cmp -s - .tools/clients/built; then
+    echo "installing: what tests/clients names"
+    rm -rf .tools/clients
+    mkdir -p .tools/clients
+    cp $clients/package.json $clients/package-lock.json .tools/clients/
+    {
+        npm ci --prefix .tools/clients --ignore-scripts --no-audit --no-fund &&
+            .tools/bin/uv venv --quiet --python .venv/bin/python .tools/clients/python &&
+            .tools/bin/uv pip install --quiet --python .tools/clients/python/bin/python -r $clients/requirements.txt &&
+            (
+                cd $clients/go &&
+                    export GOFLAGS= &&
+                    go mod download &&
+                    go build -o ../../../.tools/clients/oapi-codegen github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen
+            )
+    } >.tools/clients/log 2>&1 || {
+        cat .tools/clients/log >&2
+        exit 1
+    }
+    cat $clients/package-lock.json $clients/requirements.txt $clients/go/go.sum >.tools/clients/built
+fi
