@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.fakes.storage import NAMED, Storage
+
+settings.register_profile("house", deadline=None)  # no test is about how fast this machine is just now
+settings.load_profile("house")
 
 
 def pytest_report_header() -> str:

@@ -7,9 +7,11 @@ where it takes minutes or a terminal. A command that is in neither is a complain
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,10 +54,12 @@ BESIDE_DEV: Final = (
     '.venv/bin/safelight image "a lighthouse at dusk" -o out.png',
     ".venv/bin/safelight doctor --data .safelight",
     ".venv/bin/safelight audit verify --data .safelight",
+    ".venv/bin/safelight key create --tenant demo --subject ci --prefix gimg",
 )
 BY_FILE: Final = (
     ".venv/bin/safelight check --config safelight.yaml",
     ".venv/bin/safelight serve --config safelight.yaml",
+    ".venv/bin/safelight blobs check --config safelight.yaml",
 )
 
 
@@ -166,16 +170,55 @@ def test_named_policies_exist() -> None:
 
 
 def test_calls_are_the_servers(server: Running) -> None:
-    """The table of calls has each call of the OpenAPI document, and no other."""
+    """The tables of calls have each call of the OpenAPI document, and no other."""
     with urllib.request.urlopen(f"{server.url}/openapi.json", timeout=20) as answer:
         paths = json.load(answer)["paths"]
     served = {f"{method.upper()} {path}" for path, ways in paths.items() for method in ways}
     told = set()
-    for row in re.findall(r"^\| (`.*?) \|", section("The API in one page"), re.MULTILINE):
-        for name in re.findall(r"`([^`]+)`", row):
-            whole = name if " " in name else f"GET {name}"
-            told.add(whole.replace("{id}", "{job_id}").replace("…", "{key}"))
-    assert told == served
+    for title in ("The API in one page", "Keep the client you have"):
+        for row in re.findall(r"^\| (`.*?) \|", section(title), re.MULTILINE):
+            for name in re.findall(r"`([^`]+)`", row):
+                told.add(name if " " in name else f"GET {name}")
+    assert {bare(call) for call in told} == {bare(call) for call in served}
+
+
+def bare(call: str) -> str:
+    """Return a call without the names of what stands in its path."""
+    return re.sub(r"\{[^}]*\}|…", "{}", call)
+
+
+def test_shown_places_are_writable(home: Path) -> None:
+    """The folder for pictures that the settings show passes its check."""
+    done = run(*shlex.split(BY_FILE[2])[1:], cwd=home, **SECRETS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_shown_client_gets_a_picture(server: Running, tmp_path: Path) -> None:
+    """The Python shown for OpenAI's SDK makes a picture with a key made as shown."""
+    made = run(*shlex.split(BESIDE_DEV[-1])[1:], cwd=server.cwd)
+    (code,) = [block for block in blocks("python") if "OpenAI(" in block]
+    script = code.replace("http://127.0.0.1:8080", server.url)
+    environ = {**os.environ, "SAFELIGHT_KEY": made.stdout.strip()}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environ, check=True, timeout=60)
+    assert (tmp_path / "dusk.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_shown_middleware_mounts(home: Path) -> None:
+    """The Python shown for a backend builds an application with the gateway in it."""
+    (code,) = [block for block in blocks("python") if "GatewayMiddleware" in block]
+    script = code + "\nprint([layer.cls.__name__ for layer in app.user_middleware])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=home, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "['GatewayMiddleware']"
+
+
+def test_shown_browser_calls_exist() -> None:
+    """What the browser's example calls is in `client.js` and in its types."""
+    (code,) = blocks("js")
+    for name in re.findall(r"safelight\.([a-z]+)\(", code):
+        for file in ("client.js", "client.d.ts"):
+            assert re.search(rf"\b{name}\(", (ROOT / "gateway/web" / file).read_text("utf-8")), name
 
 
 def test_alarms_are_the_codes() -> None:
