@@ -6,7 +6,8 @@ one whose key must not be seen. The other origin is a small program's page that 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,8 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from gateway.auth import Issuer
+from gateway.blobs import Blobs
+from gateway.blobs.bucket import BucketBlobs
 from gateway.secrets import Secret
 from gateway.settings import AuthSettings, ProviderSettings, Settings
 from policies.bundle import Bundle, PerLevel, TenantRow
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fakes.server import Fake
+    from tests.fakes.storage import Storage
 
 KEY: Final = "sk-canary-9f2b7c61d0ae"
 HOME: Final = """<!doctype html>
@@ -94,11 +98,28 @@ class Company(Stage):
         return tokens.token(self._signer, claims).decode()
 
 
-def plotted(upstream: Fake, bundle: Any, **server: Any) -> Plot:
+class Bucket:
+    """A bucket of its own in a storage: `blobs` opens it as the house's."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._name = f"b{uuid.uuid4().hex}"
+        self._url = storage.bucket(self._name)
+        self.storage = storage
+
+    def blobs(self, _url: str) -> Blobs:
+        """Return the place for pictures."""
+        return BucketBlobs(self._url, self.storage.options)
+
+    def allow(self, origin: str) -> None:
+        """Let pages of an origin send and read."""
+        self.storage.allow(self._name, [origin])
+
+
+def plotted(upstream: Fake, bundle: Any, blobs: Callable[[str], Blobs], **server: Any) -> Plot:
     """Return what such a house is built from."""
     entry = ProviderSettings(kind="openai", key=Secret(KEY), base_url=f"{upstream.url}/v1")
     settings = {"playground": True, **server}
-    return Plot({"main": entry}, bundle=bundle, server=settings, dev=False, concurrency=16)
+    return Plot({"main": entry}, bundle=bundle, server=settings, dev=False, concurrency=16, blobs=blobs)
 
 
 class Elsewhere:
@@ -107,13 +128,14 @@ class Elsewhere:
     def __init__(self) -> None:
         self.url = ""
         self.gateway = ""
+        self.storage = ""
         self.tokens: list[str] = []
 
     async def page(self, _request: web.Request) -> web.Response:
         """Answer with the page, which lets in the gateway and nothing else."""
         rules = (
-            f"default-src 'none'; script-src 'self' {self.gateway}; img-src {self.gateway} data:; "
-            f"connect-src 'self' {self.gateway}"
+            f"default-src 'none'; script-src 'self' {self.gateway}; "
+            f"img-src {self.gateway} {self.storage} data:; connect-src 'self' {self.gateway} {self.storage}"
         )
         headers = {"content-security-policy": rules}
         return web.Response(text=HOME, content_type="text/html", headers=headers)

@@ -12,6 +12,7 @@ import pytest_asyncio
 from msgspec import Struct
 from playwright.async_api import Browser, async_playwright, expect
 
+from gateway.blobs import Blobs, open_blobs
 from tests.browser.company import KEY, Company, plotted
 from tests.browser.visit import PATIENCE_MS, WIDE, Scheme, Visit, launched
 from tests.fakes import openai
@@ -31,6 +32,7 @@ class Scene(Struct, frozen=True):
     tap: Wiretap
 
 
+Opener = Callable[[str], Blobs]
 Staging = Callable[..., Awaitable[Scene]]
 
 
@@ -57,10 +59,10 @@ async def staging(tmp_path: Path) -> AsyncIterator[Staging]:
     async with AsyncExitStack() as stack:
         houses: list[Company] = []
 
-        async def staged(bundle: Any, **server: Any) -> Scene:
+        async def staged(bundle: Any, blobs: Opener = open_blobs, **server: Any) -> Scene:
             script = [Behavior(do="hold", match="[hold]", times=0)]
             upstream = await stack.enter_async_context(openai.fake(KEY, script=script))
-            houses.append(Company(tmp_path / "house", plotted(upstream, bundle, **server)))
+            houses.append(Company(tmp_path / "house", plotted(upstream, bundle, blobs, **server)))
             await stack.enter_async_context(houses[-1].open())
             return Scene(houses[-1], upstream, await stack.enter_async_context(tapped(houses[-1].port)))
 

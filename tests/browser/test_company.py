@@ -8,11 +8,12 @@ from typing import Any, Final
 import pytest
 from playwright.async_api import FilePayload, Locator, expect
 
-from tests.browser.company import KEY, Elsewhere, allowing, elsewhere, one_an_hour
+from tests.browser.company import KEY, Bucket, Elsewhere, allowing, elsewhere, one_an_hour
 from tests.browser.conftest import Scene, Staging, Visiting
 from tests.browser.visit import Visit
 from tests.fakes.behavior import Behavior
 from tests.fakes.pictures import png
+from tests.fakes.storage import Storage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
 
@@ -210,15 +211,21 @@ async def test_key_and_host_stay_inside(staging: Staging, visiting: Visiting) ->
         assert secret.encode() not in everything.lower(), secret
 
 
+@pytest.mark.parametrize("kept", ["folder", "bucket"])
 @pytest.mark.parametrize("kind", ["generate", "edit"])
-async def test_other_origin_makes_pictures(staging: Staging, visiting: Visiting, kind: str) -> None:
-    """A program of another origin loads the client, renews its token, and shows a picture."""
+async def test_other_origin_makes_pictures(
+    staging: Staging, visiting: Visiting, storage: Storage, kind: str, kept: str
+) -> None:
+    """A program of another origin loads the client, renews its token, uploads, and shows a picture."""
+    bucket = Bucket(storage)
     async with elsewhere() as other:
-        scene = await staging(allowing(), cors_origins=(other.url,), playground=False)
-        other.gateway = scene.house.url
+        bucket.allow(other.url)
+        blobs = {"blobs": bucket.blobs} if kept == "bucket" else {}
+        scene = await staging(allowing(), cors_origins=(other.url,), playground=False, **blobs)
+        other.gateway, other.storage = scene.house.url, storage.endpoint
         other.tokens = [scene.house.token(seconds=-HOUR), scene.house.token()]
         visit = await visiting(url=other.url)
-        visit.others.add(other.gateway)
+        visit.others |= {other.gateway, other.storage}
         visit.refusals = 1
         await visit.open()
         await visit.find("#prompt").fill("a picture for another page")
@@ -229,6 +236,23 @@ async def test_other_origin_makes_pictures(staging: Staging, visiting: Visiting,
         await expect(visit.find("#said")).to_have_text(re.compile("succeeded$"))
         assert await visit.find("#picture").evaluate("(one) => one.naturalWidth") == 1024
         assert (await scene.house.visit().get("/v1/jobs")).json["data"][0]["operation"] == kind
+
+
+async def test_page_works_over_a_bucket(staging: Staging, visiting: Visiting, storage: Storage) -> None:
+    """Where pictures are kept in object storage the page shows, uploads and edits them past the gateway."""
+    bucket = Bucket(storage)
+    scene = await staging(allowing(), blobs=bucket.blobs)
+    bucket.allow(scene.tap.url)
+    visit = await entered(visiting, scene)
+    visit.others.add(storage.endpoint)
+    card = await visit.make("a picture in a bucket", quality="low")
+    await expect(card.locator(".print.seen")).to_be_visible()
+    await card.locator(".edit").click()
+    await expect(visit.find(".reference:not(.uploading)")).to_have_count(1)
+    card = await visit.make("the same again, but bluer", quality="low")
+    await expect(said(card)).to_have_text("Done")
+    await expect(card.locator(".print.seen")).to_be_visible()
+    assert b"\x89PNG" not in scene.tap.everything
 
 
 async def test_problems_cross_origins(staging: Staging, visiting: Visiting) -> None:
