@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from gateway.blobs import folder, media_type
+from gateway.blobs import folder, folders, media_type
 from gateway.crash import Hook, nowhere
 from gateway.images import NotAnImage
 from gateway.providers.adapter import Input
@@ -44,8 +44,21 @@ _HOPELESS: Final = frozenset({Cut.JUDGED, Cut.TOO_LARGE})
 
 
 def upload_key(ring: Keyring, upload: Upload) -> str:
-    """Return where an upload's bytes are."""
+    """Return where an upload's bytes are put."""
     return f"{folder(ring, upload.tenant, upload.id)}/0.{ENDS[upload.media_type]}"
+
+
+async def find_upload(blobs: Blobs, ring: Keyring, upload: Upload) -> tuple[str, int] | None:
+    """Return where an upload's bytes are and how many; None where there are none.
+
+    They were put where the secret of that day said, which may not be the first of today.
+    """
+    for place in folders(ring, upload.tenant, upload.id):
+        key = f"{place}/0.{ENDS[upload.media_type]}"
+        size = await blobs.size(key)
+        if size is not None:
+            return key, size
+    return None
 
 
 class Prepared(Struct, frozen=True):
@@ -147,7 +160,8 @@ class Inputs:
     async def _brought(self, job: Job, source: Source) -> bytes | None:
         """Return an upload's bytes; None where they are no longer those that were pinned."""
         upload = await self._store.get_upload(job.tenant, source.upload or "")
-        data = None if upload is None else await self._blobs.read(upload_key(self._ring, upload))
+        found = None if upload is None else await find_upload(self._blobs, self._ring, upload)
+        data = None if found is None else await self._blobs.read(found[0])
         same = data is not None and hashlib.sha256(data).hexdigest() == source.sha256
         return data if same else None
 

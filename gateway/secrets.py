@@ -96,6 +96,10 @@ class Keyring:
         """Return the 32 bytes of HMAC-SHA256 over `data` under the purpose's first key."""
         return _mac(self._keys[purpose][0], data)
 
+    def signs(self, purpose: Purpose, data: bytes) -> tuple[bytes, ...]:
+        """Return what each live key of the purpose makes of `data`, that of `sign` first."""
+        return tuple(_mac(key, data) for key in self._keys[purpose])
+
     def verify(self, purpose: Purpose, data: bytes, mac: bytes) -> bool:
         """Say whether any live key of the purpose signed `data` so. Takes the same time for all answers."""
         good = [hmac.compare_digest(_mac(key, data), mac) for key in self._keys[purpose]]

@@ -17,11 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from gateway.audit import Record
-from gateway.blobs import Arrival, folder
+from gateway.blobs import Arrival, folders
 from gateway.errors import Problem
 from gateway.images import NotAnImage
 from gateway.images.endings import ends
-from gateway.inputs import ENDS, MOST_BYTES, upload_key
+from gateway.inputs import ENDS, MOST_BYTES, find_upload, upload_key
 from gateway.manners import Pinned
 from gateway.store.contract import Conflict, Denied, Erased, Key
 from policies import ids, quota
@@ -224,24 +224,24 @@ class Uploads:
         """Return an upload as it is now, by hash, or why it is not to be used."""
         if upload.expires_at <= self._p.now():
             return _deny(Reason.UPLOAD_EXPIRED, place, "is too old to be used; upload it again")
-        size = await self._blobs.size(self.key(upload))
-        if size is None:
+        lying = await find_upload(self._blobs, self._p.ring, upload)
+        if lying is None:
             return _deny(Reason.UPLOAD_INCOMPLETE, place, "has no bytes yet; PUT them to its URL")
-        if upload.id in self._known and size == upload.bytes:
+        if upload.id in self._known and lying[1] == upload.bytes:
             return Source(upload.id, self._known[upload.id])
-        wrong, digest = await self._judged(upload, size)
+        wrong, digest = await self._judged(upload, *lying)
         if wrong is not None:
             await self._drop(upload.tenant, upload.id)
             return _deny(Reason.REFERENCE_REJECTED, place, wrong)
         self._remember(upload.id, digest)
         return Source(upload.id, digest)
 
-    async def _judged(self, upload: Upload, size: int) -> tuple[str | None, str]:
+    async def _judged(self, upload: Upload, key: str, size: int) -> tuple[str | None, str]:
         """Return what is wrong with an upload's bytes, if anything, and their hash."""
         if size != upload.bytes:
             return f"was declared {upload.bytes} bytes long and is {size}", ""
         async with self._turns:
-            data = await self._blobs.read(self.key(upload)) or b""
+            data = await self._blobs.read(key) or b""
             found, digest = await self._look(data)
         if found not in ENDS:
             return found, digest
@@ -276,7 +276,8 @@ class Uploads:
         """Drop an upload and its bytes; those that cannot be deleted now go with the next sweep."""
         self._known.pop(upload, None)
         await self._store.drop_upload(tenant, upload)
-        await self._blobs.delete(folder(self._p.ring, tenant, upload))
+        for place in folders(self._p.ring, tenant, upload):
+            await self._blobs.delete(place)
 
 
 def _deny(reason: Reason, place: str, what: str) -> Deny:

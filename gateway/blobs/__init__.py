@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.blobs.contract import Blobs, BlobsUnavailable
 from gateway.blobs.disk import STALE_SECONDS, UNFINISHED, FolderBlobs
 from gateway.blobs.doors import Arrival, Doors
-from gateway.blobs.keys import MEDIA_TYPES, file_name, folder, is_key, media_type, places, probe
+from gateway.blobs.keys import MEDIA_TYPES, file_name, folder, folders, is_key, media_type, places, probe
 from gateway.blobs.links import LEAST_MS, STEP_MS, Links, Verdict
 from gateway.errors import Refusal
 
@@ -28,6 +28,7 @@ __all__ = [
     "Verdict",
     "file_name",
     "folder",
+    "folders",
     "is_key",
     "media_type",
     "open_blobs",

@@ -28,17 +28,22 @@ MEDIA_TYPES: Final = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/we
 
 def folder(ring: Keyring, tenant: str, job: str) -> str:
     """Return the first two parts of the keys of a job's blobs, by its UUID's text; `delete` takes them."""
-    mark = ring.sign("links", b"tenant\0" + tenant.encode())[:8].hex()
-    return f"{mark}/{job}"
+    return folders(ring, tenant, job)[0]
+
+
+def folders(ring: Keyring, tenant: str, job: str) -> tuple[str, ...]:
+    """Return the folders a job's blobs were put into while each of the live secrets was the first."""
+    marks = ring.signs("links", b"tenant\0" + tenant.encode())
+    return tuple(f"{mark[:8].hex()}/{job}" for mark in marks)
 
 
 def places(ring: Keyring, remains: Remains) -> set[str]:
     """Return the folders a dropped job's blobs may lie in.
 
-    Those its outputs named, whatever secret was the first then, and the one it has by today's: what a
-    crash or a cancel left unnamed lies there.
+    Those its outputs named, whatever secret was the first then, and those it has by the live ones: what a
+    crash or a cancel left unnamed lies there, and what an upload brought.
     """
-    return {folder(ring, remains.tenant, remains.job), *remains.places}
+    return {*folders(ring, remains.tenant, remains.job), *remains.places}
 
 
 def is_key(text: str) -> bool:

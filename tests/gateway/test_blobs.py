@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.blobs import UNFINISHED, BlobsUnavailable, FolderBlobs, Links, folder, is_key, places
+from gateway.blobs import UNFINISHED, BlobsUnavailable, FolderBlobs, Links, folder, folders, is_key, places
 from gateway.errors import Refusal
 from gateway.secrets import Keyring, Secret
 from gateway.store.contract import Remains
@@ -185,11 +185,13 @@ async def test_half_a_blob_has_no_name(tmp_path: Path) -> None:
 
 
 async def test_remains_lie_in_all_places(tmp_path: Path) -> None:
-    """A dropped job's blobs are looked for where its outputs were named and where today's secret names."""
+    """A dropped job's blobs are looked for where its outputs were named and where each live secret names."""
     old = Keyring([Secret("o" * 32)])
     job = Job(JOB, "acme", "ann", JobRequest("p"), outputs=(_output(old, 0), _output(old, 1)))
-    assert places(RING, Remains.of(job)) == {FOLDER, folder(old, "acme", JOB)}
-    assert places(RING, Remains("acme", JOB)) == {FOLDER}
+    live = set(folders(RING, "acme", JOB))
+    assert places(RING, Remains.of(job)) == {*live, folder(old, "acme", JOB)}
+    assert places(RING, Remains("acme", JOB)) == live
+    assert FOLDER in live
 
 
 def _output(ring: Keyring, index: int) -> Output:

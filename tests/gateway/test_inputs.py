@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from gateway.audit import Record
-from gateway.blobs import folder
+from gateway.blobs import FolderBlobs, folder, places
 from gateway.images import clean
-from gateway.inputs import MOST_BYTES, upload_key
+from gateway.inputs import MOST_BYTES, find_upload, upload_key
+from gateway.secrets import Keyring, Secret
+from gateway.store.contract import Remains
 from policies.model import Job, JobState, Source, Upload
 from tests.fakes.behavior import Behavior
 from tests.fakes.pictures import bomb, measured, picture, png
@@ -349,3 +351,16 @@ async def test_slot_without_inputs_ends(tmp_path: Path) -> None:
             assert ended.error is not None
             assert (ended.error.code, ended.error.stage) == ("input_unreadable", "input")
             assert (ended.charged, ended.operator_flag, bench.counts("main")) == (0, None, (1, 0))
+
+
+async def test_upload_outlives_a_rotation(tmp_path: Path) -> None:
+    """An upload that came under an older secret is found and used while that one is listed."""
+    older = Keyring([Secret("o" * 32)])
+    upload = Upload(str(uuid.uuid4()), "acme", "ann", "image/png", 9, expires_at=2**50)
+    blobs = FolderBlobs(tmp_path)
+    await blobs.put(upload_key(older, upload), b"old bytes")
+    both = Keyring([Secret("n" * 32), Secret("o" * 32)])
+    assert upload_key(both, upload) != upload_key(older, upload)
+    assert await find_upload(blobs, both, upload) == (upload_key(older, upload), 9)
+    assert await find_upload(blobs, Keyring([Secret("n" * 32)]), upload) is None
+    assert upload_key(older, upload).rpartition("/")[0] in places(both, Remains("acme", upload.id))
