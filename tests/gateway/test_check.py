@@ -288,7 +288,7 @@ def test_slow_pattern_has_its_message(home: Home) -> None:
 def test_unused_document_has_its_message(home: Home) -> None:
     """A document that adds nothing to the policies is a mistake."""
     home.write("policies/notes.yaml", "note: prices rise in May\n")
-    names = "plans, tenants, models, prices, prompt_rules, styles"
+    names = "plans, tenants, models, prices, prompt_rules, styles, aliases"
     assert home.told() == [f"policies/notes.yaml: unused document: none of {names} stands in it"]
 
 
