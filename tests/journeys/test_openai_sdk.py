@@ -281,6 +281,19 @@ async def test_bad_keys_are_typed(stage: Stage, shop: Shop) -> None:
     assert (refused.value.code, refused.value.param) == ("invalid_api_key", None)
 
 
+async def test_service_keys_are_api_keys(stage: Stage, shop: Shop) -> None:
+    """A service key is what the SDK calls an API key: its pictures are its subject's, until it is revoked."""
+    ann = stage.visit()
+    made = (await ann.post("/v1/keys", {"label": "a script"})).json
+    client = shop(stage, key=made["key"])
+    await client.images.generate(prompt="a hat")
+    (job,) = (await ann.get("/v1/jobs")).json["data"]
+    assert job["subject"] == "ann"
+    await ann.ask("DELETE", f"/v1/keys/{made['id']}")
+    with pytest.raises(openai.AuthenticationError):
+        await client.images.generate(prompt="a hat")
+
+
 async def test_plans_open_the_dialect(opening: Opening, upstream: Fake, shop: Shop) -> None:
     """A plan without this API is PermissionDeniedError, told in this API's words."""
     stage = await opening(providers=entry(upstream), bundle=planned(dialects=("native",)))
