@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gateway.blobs import folder
+from gateway.blobs import UNFINISHED, folder
 from policies import ids
 from tests.journeys.visitor import Reply, Visitor
 
@@ -76,3 +76,9 @@ async def files(stage: Stage, upload: str) -> list[str]:
     place = folder(stage.house.ring, "acme", ids.parse(upload, ids.UPLOAD) or "")
     sizes = {end: await stage.house.blobs.size(f"{place}/0.{end}") for end in ("png", "jpg", "webp")}
     return [end for end, size in sizes.items() if size is not None]
+
+
+def kept(stage: Stage) -> list[str]:
+    """Return the names of all blobs of a house whose blobs are files; a sweep may be writing its own."""
+    found = (path for path in (stage.folder / "blobs").rglob("*") if path.is_file())
+    return sorted(path.name for path in found if path.parent.name != UNFINISHED)

@@ -19,7 +19,7 @@ from tests.fakes.behavior import Behavior
 from tests.fakes.pictures import measured, picture, png
 from tests.fakes.raw_server import RawServer, says
 from tests.fakes.server import Fake
-from tests.journeys.bringing import brought
+from tests.journeys.bringing import brought, kept
 from tests.journeys.conftest import Opening
 from tests.journeys.stage import Stage
 
@@ -155,7 +155,7 @@ async def test_unreadable_input_is_refunded(stage: Stage, fakes: Mapping[str, Fa
     assert job["cost"] == {"quoted": 20, "held": 0, "charged": 0, "refunded": 20}
     assert [short["code"] for short in job["shortfall"]] == ["input_unreadable"] * 2
     assert fakes["openai"].calls == []
-    assert not [path for path in (stage.folder / "blobs").rglob("*") if path.is_file()]
+    assert kept(stage) == []
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,6 @@ async def test_deleted_edit_leaves_nothing(stage: Stage) -> None:
     ann = stage.visit()
     name = await brought(ann, picture("webp", 60, 40), "webp")
     job = await ann.made(model="sandbox", operation="edit", inputs=[{"upload": name}])
-    kept = [path.name for path in (stage.folder / "blobs").rglob("*") if path.is_file()]
-    assert sorted(kept) == ["0.png", "0.thumb.webp", "0.webp", "1000.webp"]
+    assert kept(stage) == ["0.png", "0.thumb.webp", "0.webp", "1000.webp"]
     assert (await ann.ask("DELETE", f"/v1/jobs/{job['id']}")).status == 204
-    assert not [path for path in (stage.folder / "blobs").rglob("*") if path.is_file()]
+    assert kept(stage) == []

@@ -103,6 +103,24 @@ async def test_body_is_counted_not_believed(site: Site) -> None:
     assert (answer.status, answer.json["code"]) == (413, "payload_too_large")
 
 
+@pytest.mark.parametrize(
+    ("target", "most"),
+    [
+        ("/v1/jobs", 2**20),
+        ("/v1/uploads", 2**20),
+        ("/uploads", 2**20),
+        ("/v1/images/generations", 2**20),
+        ("/uploads/x", 10 * 2**20),
+        ("/v1/images/edits", 64 * 2**20),
+    ],
+)
+async def test_images_may_be_large(site: Site, target: str, most: int) -> None:
+    """A body has at most a mebibyte, but where images come in it: there is a table of those places."""
+    for size, refused in ((most, False), (most + 1, True)):
+        answer = await site.ask("POST", target, ("Content-Length", str(size)))
+        assert (answer.status == 413) is refused, size
+
+
 async def test_body_may_come_in_pieces(site: Site) -> None:
     """A body is what its pieces are together."""
     answer = await site.open("POST", "/v1/jobs", [site.bearer(), JSON], [BODY[:5], BODY[5:]]).done()
