@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
 
 Manner = Literal["refuse", "silence"]
+
+_REQUEST = re.compile(rb"((?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) /[^ \r\n]*) HTTP/1\.1\r\n")
 
 BAD_GATEWAY = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\nconnection: close\r\n\r\noops"
 
@@ -32,7 +35,7 @@ class Wiretap:
     def asked(self) -> list[bytes]:
         """The request lines that went through, without their `HTTP/1.1`."""
         sent = b"".join(data if not served else b"" for served, data in self.log)
-        return [line[:-9] for line in sent.split(b"\r\n") if line.endswith(b" HTTP/1.1")]
+        return _REQUEST.findall(sent)  # a body may end where the next request begins
 
     @property
     def everything(self) -> bytes:
