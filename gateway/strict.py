@@ -30,6 +30,9 @@ DEPTH: Final = 32
 EXPLAINED: Final = 5_000
 """Commas and brackets of the largest body whose mistakes are listed. Listing is a thousand times slower
 than refusing, and takes the time of every other caller."""
+MOST_PARTS: Final = 50_000
+"""Commas and brackets of the largest body that is read at all: a prompt may have 32,000 of its own. Those
+of a body full of images would take half a minute, in which nobody else is served."""
 
 
 class Flawed(Struct, frozen=True):
@@ -40,6 +43,8 @@ class Flawed(Struct, frozen=True):
 
 def decode_json(data: bytes, kind: type[T], depth: int = DEPTH) -> T | Flawed:
     """Return the value of a type that JSON bytes spell, or all that keeps them from being one."""
+    if len(data) > MOST_PARTS and _parts(data) > MOST_PARTS:
+        return Flawed((Flaw("", f"has more than {MOST_PARTS} commas and brackets"),))
     if too_deep(data, depth):
         return Flawed((Flaw("", f"is nested deeper than {depth} levels"),))
     try:
@@ -47,7 +52,8 @@ def decode_json(data: bytes, kind: type[T], depth: int = DEPTH) -> T | Flawed:
         _FAST.decode(data.decode())
     except (msgspec.DecodeError, ValueError) as error:
         return Flawed(tuple(_explain(data, kind, error)))
-    if b'\\n"' in data or b'\\u000a"' in data.lower():  # a pattern's `$` lets a final line break pass
+    # a pattern's `$` lets a final line break pass
+    if b'\\n"' in data or b'\\u000a"' in data or b'\\u000A"' in data:
         flaws = mistakes(json.loads(data), kind)
         return Flawed(tuple(flaws)) if flaws else value
     return value
@@ -83,6 +89,11 @@ def too_deep(data: bytes, depth: int = DEPTH) -> bool:
         if level > depth:
             return True
     return False
+
+
+def _parts(data: bytes) -> int:
+    """Return how many values bytes may spell at most, by the marks before each."""
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 @functools.lru_cache(256)
@@ -141,7 +152,7 @@ _SLOW: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_int=_whole, pars
 
 def _explain(data: bytes, kind: type[Any], error: Exception) -> list[Flaw]:
     """Return all mistakes of a body that was refused: at least one, places unique."""
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > EXPLAINED:
+    if _parts(data) > EXPLAINED:
         return [Flaw("", f"has too many parts to list its mistakes; the first: {_first_line(error)}")]
     try:
         value = _SLOW.decode(data.decode())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
-from gateway.strict import DEPTH, Flawed, decode_json, read_object, too_deep
+from gateway.strict import DEPTH, MOST_PARTS, Flawed, decode_json, read_object, too_deep
 from policies.model import EXACT, JobRequest
 
 
@@ -100,10 +100,19 @@ def test_values_are_never_told_back() -> None:
     assert "canary" not in str(decode_json(body, JobRequest))
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000])
+@pytest.mark.parametrize("body", [b"[" * 40_000, b'{"a":' * 40_000])
 def test_deep_bodies_never_recurse(body: bytes) -> None:
     """Nesting beyond the cap is refused before anything parses it."""
     assert told(parse_json(body)) == {"": f"is nested deeper than {DEPTH} levels"}
+
+
+@pytest.mark.parametrize("part", [b"0,", b"[],", b'{"a":0},', b'"",'])
+def test_too_many_parts_are_not_read(part: bytes) -> None:
+    """A body of more parts than a request can need is refused before anything parses it."""
+    body = b"[" + part * MOST_PARTS + b"0]"
+    assert told(parse_json(body)) == {"": f"has more than {MOST_PARTS} commas and brackets"}
+    prompt = "[," * (MOST_PARTS // 2)
+    assert parse_json(msgspec.json.encode(prompt)) == prompt
 
 
 def test_depth_is_counted_outside_strings() -> None:
