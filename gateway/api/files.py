@@ -79,6 +79,8 @@ class FileCalls:
         wanted = exchange.fields.get(b"if-none-match")
         known = self._hashes.get(asked.key)
         if known is not None and matches(wanted, _tag(known)):
+            if await self._blobs.size(asked.key) is None:
+                raise Problem("not_found", headers=dict([_OPEN_TEXT]))
             return Answer(304, [(b"etag", _tag(known)), *OPEN, asked.cache])
         away = None if exchange.head else await self._away(asked)
         if away is not None:

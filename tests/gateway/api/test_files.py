@@ -159,6 +159,16 @@ async def test_durable_link_brings_bytes(site: Site) -> None:
     assert (await site.ask("HEAD", target)).headers["content-length"] == str(len(DATA))
 
 
+@pytest.mark.parametrize("condition", ["*", None])
+async def test_deleted_image_is_no_longer_known(site: Site, condition: str | None) -> None:
+    """Who still has an image is not told that it holds: once it is deleted, its tag is 404 too."""
+    target = await lasting(site)
+    tag = (await site.ask("GET", target)).headers["etag"]
+    await site.blobs.delete(KEY.rpartition("/")[0])
+    again = await site.ask("GET", target, ("If-None-Match", condition or tag))
+    assert (again.status, again.json["code"]) == (404, "not_found")
+
+
 async def test_altered_durable_link_is_refused(site: Site) -> None:
     """A durable link altered at any letter is 403, and so is one to what was never there."""
     target = await lasting(site)
