@@ -32,13 +32,16 @@ if TYPE_CHECKING:
 
 AGAIN_SECONDS: Final = 5.0
 """How soon a start that was refused is tried again, when there is a request for it."""
+TRY_AGAIN_LATER: Final = 1013
+"""Why a WebSocket is closed where there is no house (IANA's list of close codes)."""
 
 
 class GatewayMiddleware:
     """Mounts the gateway under `prefix`, by a settings file (`config`) or a data folder of `dev` (`data`).
 
     Links begin with `server.public_url` and the prefix; without that setting, with the address the server
-    listens on. `environ` is what `${env:…}` in the settings reads; `log` is where log lines go.
+    listens on and the path an application around mounts us at. `environ` is what `${env:…}` in the settings
+    reads; `log` is where log lines go.
     """
 
     def __init__(
@@ -70,25 +73,36 @@ class GatewayMiddleware:
         """Serve what is below the prefix, and hand on the rest."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif self._is_ours(scope["path"]):
-            await self._serve(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    def _is_ours(self, path: str) -> bool:
-        return path == self._prefix or path.startswith(self._prefix + "/")
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            house = await self.start(scope.get("server"))
-        except Refusal:
-            await _answer(send, _problem())
             return
-        prefix = self._prefix
-        path = scope["path"].removeprefix(prefix) or "/"
+        root = self._root(scope)
+        if root is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._serve(root, scope, receive, send)
+
+    def _root(self, scope: Scope) -> str | None:
+        """Return what stands before our prefix; None where the path is not ours.
+
+        An application around that mounts us leaves its own prefix in `path` and names it in `root_path`.
+        """
+        path: str = scope["path"] + "/"
+        roots = ("", scope.get("root_path", "").rstrip("/"))
+        return next((root for root in roots if path.startswith(f"{root}{self._prefix}/")), None)
+
+    async def _serve(self, root: str, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            house = await self.start(scope.get("server"), root)
+        except Refusal:
+            if scope["type"] == "http":
+                await _answer(send, _problem())
+            else:
+                await send({"type": "websocket.close", "code": TRY_AGAIN_LATER})
+            return
+        before = root + self._prefix
+        path = scope["path"].removeprefix(before) or "/"
         raw: bytes = scope.get("raw_path") or scope["path"].encode()
         await house.api(
-            {**scope, "path": path, "raw_path": raw.removeprefix(prefix.encode()) or b"/", "root_path": ""},
+            {**scope, "path": path, "raw_path": raw.removeprefix(before.encode()) or b"/", "root_path": ""},
             receive,
             send,
         )
@@ -139,10 +153,10 @@ class GatewayMiddleware:
             return {"type": "lifespan.startup.failed", "message": str(refusal)}
         return {"type": "lifespan.startup.complete"}
 
-    async def start(self, server: Any = None) -> House:
+    async def start(self, server: Any = None, root: str = "") -> House:
         """Return the house, started; raises `Refusal` where it cannot be, and not too often tries again."""
         if not self._listens and server:
-            self._listens = f"http://{server[0]}:{server[1]}"
+            self._listens = f"http://{server[0]}:{server[1]}{root}"
         if self._house is None:
             async with self._turn:
                 if self._house is None:

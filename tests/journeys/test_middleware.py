@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from gateway import dev
 from gateway.errors import Refusal
@@ -143,6 +143,49 @@ async def test_picture_under_a_prefix(tmp_path: Path, kind: str, lifespan: Liter
                 closing = _built(app)
             await closing.close()
     assert b'"level":"error"' not in log.getvalue()
+
+
+@pytest.mark.parametrize("at", ["/outer", PREFIX])
+async def test_mounted_inside_a_mount(tmp_path: Path, at: str) -> None:
+    """An application around may mount ours below a path of its own; links begin there."""
+    inside = of_starlette(tmp_path, io.BytesIO())
+    before = "" if at == PREFIX else at
+    async with serving(Starlette(routes=[Mount(at, inside)])) as url:
+        made = await visitor(url, tmp_path).post(
+            f"{before}{PREFIX}/v1/jobs", {"prompt": "a", "quality": "low"}
+        )
+        assert made.headers["location"] == f"{url}{before}{PREFIX}/v1/jobs/{made.json['id']}"
+        there = made.headers["location"].removeprefix(url)
+        job = (await visitor(url, tmp_path).get(f"{there}?wait=20")).json
+        picture = job["outputs"][0]["url"].removeprefix(url)
+        assert (await Visitor(url, []).get(picture)).status == 200
+        assert (await Visitor(url, []).get("/outer/own")).status == (404 if at == PREFIX else 200)
+        await inside.close()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["{}X/livez", "/{}/livez", "{}%00/livez", "/x/..{}/livez", "{}/../own", "{}/%2e%2e/own", "{}{}/livez"],
+)
+async def test_crooked_paths_stay_where_they_are(tmp_path: Path, target: str) -> None:
+    """A path is ours by how it begins, letter for letter; no dots, slashes or zeros lead in or out."""
+    app = of_starlette(tmp_path, io.BytesIO())
+    async with serving(app) as url:
+        reply = await Visitor(url, []).get(target.replace("{}", PREFIX))
+        ours = "safelight-version" in reply.headers
+        assert (reply.status, ours) == (404, target.startswith(("{}/", "{}{}")))
+
+
+async def test_websockets_are_closed(tmp_path: Path) -> None:
+    """A WebSocket below the prefix is closed, by a house and by one that could not start."""
+    app = of_nothing(tmp_path, io.BytesIO())
+    other = of_nothing(tmp_path, io.BytesIO())
+    scope = {"type": "websocket", "path": f"{PREFIX}/v1/jobs"}
+    told: list[Any] = []
+    for each in (app, other):
+        await each(dict(scope), _once({"type": "websocket.connect"}), _into(told))
+    await app.close()
+    assert told == [{"type": "websocket.close", "code": code} for code in (1008, 1013)]
 
 
 def _built(app: Any) -> GatewayMiddleware:
