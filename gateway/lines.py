@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _NAMES: Final = """
-    request_id route method status code reason rule client dialect bytes_in bytes_out seconds waited replayed ignored
+    request_id route method status code reason rule client dialect bytes_in bytes_out seconds waited
+    replayed ignored
     tenant subject_ref plan issuer scope
     job operation model size quality count state version stage queued_seconds attempts outputs shortfall
     quoted held charged refunded credits operator_flag
