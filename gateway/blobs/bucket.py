@@ -50,6 +50,8 @@ MOST_BYTES: Final = 128 * 2**20
 """What is larger was not put by the house, and is not read into its memory."""
 ENDPOINTS: Final = ("AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 """Variables of the environment that hold an address; the library falls over one without its scheme."""
+LISTINGS: Final = 2
+"""The second list has what was put while the objects of the first were still there."""
 CACHE: Final = "private, max-age=600, immutable"
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -192,9 +194,10 @@ class BucketBlobs:
             return None
 
     def _delete(self, prefix: str) -> None:
-        for each in obstore.list(self._store, prefix).collect():
-            with contextlib.suppress(FileNotFoundError):  # another one that deletes was faster
-                obstore.delete(self._store, each["path"])
+        for _ in range(LISTINGS):
+            for each in obstore.list(self._store, prefix).collect():
+                with contextlib.suppress(FileNotFoundError):  # another one that deletes was faster
+                    obstore.delete(self._store, each["path"])
 
 
 def _open(url: str, options: Mapping[str, str], seconds: float) -> S3Store | GCSStore | AzureStore:

@@ -57,7 +57,11 @@ class Blobs(Protocol):
         ...
 
     async def delete(self, prefix: str) -> None:
-        """Remove all blobs of a job, by what `folder` returned. A job without any is no error."""
+        """Remove all blobs of a job, by what `folder` returned. A job without any is no error.
+
+        A blob that is put meanwhile is removed too, unless another one of the job was already gone by then:
+        so who puts and finds that one gone knows that it is theirs to delete.
+        """
         ...
 
     async def put_url(self, key: str, media_type: str, size: int, seconds: int) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import math
 import os
@@ -30,6 +31,10 @@ STALE_SECONDS: Final = 3600.0
 """How old an unfinished file must be for its writer to be surely dead."""
 MOST_LASTING: Final = 10_000
 """Folders that are remembered, so that their names are made durable once."""
+MOST_ROUNDS: Final = 8
+"""How often a folder is gone through, or made, while others make it or delete it."""
+
+_RACED: Final = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST})
 
 
 class FolderBlobs:
@@ -130,8 +135,17 @@ class FolderBlobs:
         return data
 
     def _name(self, fresh: Path, path: Path) -> None:
-        """Give a written file its name, durably; `FileExistsError` where the name is taken."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Give a written file its name, durably; `FileExistsError` where the name is taken.
+
+        Its folder is made again where it is deleted meanwhile.
+        """
+        for _ in range(MOST_ROUNDS - 1):
+            with contextlib.suppress(FileNotFoundError):
+                return self._enter(fresh, path)
+        return self._enter(fresh, path)
+
+    def _enter(self, fresh: Path, path: Path) -> None:
+        _make(path.parent)
         self._claim(fresh, path)
         _sync(path.parent)
         for place in (path.parent, path.parent.parent):
@@ -148,7 +162,7 @@ class FolderBlobs:
         """Give a written file its name; `FileExistsError` where the name is taken, which a rename ignores."""
         try:
             self._link(fresh, path)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):
             raise
         except OSError:  # no hard links here (SMB, FAT, mounted object stores): look, then rename
             if path.exists():
@@ -209,9 +223,28 @@ def _size(path: Path) -> int | None:
         return None
 
 
+def _make(path: Path) -> None:
+    """Make a folder that may be there. `FileNotFoundError` where somebody deletes it just then."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if path.exists():
+            raise
+        raise FileNotFoundError(errno.ENOENT, "deleted meanwhile") from None
+
+
 def _delete(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """Remove a folder, also where others put into it or delete from it meanwhile."""
+    for left in reversed(range(MOST_ROUNDS)):
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            if error.errno == errno.ENOENT and not path.exists():
+                return
+            if error.errno not in _RACED or not left:
+                raise
+        else:
+            return
 
 
 def _write(path: Path, data: bytes) -> None:

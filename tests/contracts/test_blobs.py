@@ -118,6 +118,26 @@ async def test_deleting_takes_one_folder(blobs: Blobs) -> None:
     assert await blobs.put(KEY, b"new") == b"new"
 
 
+async def test_deleting_finds_late_blobs(blobs: Blobs) -> None:
+    """What is put while its job is deleted does not stay, unless who put it sees that another is gone."""
+    first, *_, last = keys = [f"{PLACE}/{index}.png" for index in range(10)]
+
+    async def late() -> bool:
+        while await blobs.size(first) is not None:
+            pass
+        try:
+            await blobs.put(VARIANT, b"y")
+        except BlobsUnavailable:  # nothing was stored: storages differ in what they do then
+            return False
+        return await blobs.size(last) is not None
+
+    for _ in range(20):
+        await asyncio.gather(*(blobs.put(key, b"x") for key in keys))
+        unseen, _ = await asyncio.gather(late(), blobs.delete(PLACE))
+        assert not unseen or await blobs.size(VARIANT) is None
+        await blobs.delete(PLACE)
+
+
 @pytest.mark.parametrize("prefix", ["", ".", "/", PLACE[:16], PLACE[:-1], PLACE + "/", KEY, f"../{PLACE}"])
 async def test_nothing_wider_is_deleted(blobs: Blobs, prefix: str) -> None:
     """What is not exactly one job's folder is refused, and everything stays."""

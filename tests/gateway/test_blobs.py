@@ -143,6 +143,26 @@ async def test_keys_hold_without_hard_links(tmp_path: Path) -> None:
     assert _names(blobs.path(KEY).parent) == ["0.png"]
 
 
+@pytest.mark.parametrize(("times", "kept"), [(1, True), (5, True), (999, False)])
+async def test_folder_deleted_meanwhile_is_remade(tmp_path: Path, times: int, kept: bool) -> None:  # noqa: FBT001 - a column
+    """A folder that somebody deletes while a blob is put into it is made again; not for ever."""
+    left = iter(range(times))
+
+    def late(fresh: Path, path: Path) -> None:
+        if next(left, None) is not None:
+            path.parent.rmdir()
+        os.link(fresh, path)
+
+    blobs = FolderBlobs(tmp_path, link=late)
+    if not kept:
+        with pytest.raises(BlobsUnavailable, match="No such file"):
+            await blobs.put(KEY, b"pixels")
+    else:
+        assert await blobs.put(KEY, b"pixels") == b"pixels"
+    assert await blobs.read(KEY) == (b"pixels" if kept else None)
+    assert _names(tmp_path / UNFINISHED) == []
+
+
 async def test_trouble_of_the_folder_is_a_fault(tmp_path: Path) -> None:
     """What the file system cannot do comes out as our fault, with its word and no path."""
     (tmp_path / FOLDER[:16]).write_bytes(b"in the way")
