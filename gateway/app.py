@@ -23,6 +23,7 @@ from gateway.api.views import Views
 from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
 from gateway.blobs import Blobs, Doors, Links, folder, open_blobs
+from gateway.copies import Copies
 from gateway.crash import Hook, nowhere
 from gateway.deliveries import Deliverer
 from gateway.dev import TOKEN_PATH
@@ -113,6 +114,7 @@ class House:
         self.chain = chain_of(settings.secret)
         self.blobs = choices.blobs(settings.blobs.url)
         self.studio = Studio(STUDIO_THREADS)
+        self.copies = Copies(self.blobs, self.studio)
         self._open_outbound()
         self.book = self._rulebook()
         self._open_store()
@@ -265,6 +267,7 @@ class House:
             links=self.links,
             speakers=self._speakers(self.links),
             blobs=self.blobs,
+            copies=self.copies,
             telemetry=self.telemetry,
             lifetime=self.lifetime,
             ping=self.store.ping,
@@ -335,6 +338,7 @@ class House:
         await self.outbound.close()
         await self.herald.close()
         await self.store.close()
+        await self.copies.close()
         await self.blobs.close()
         self.studio.close()
 

@@ -1,7 +1,8 @@
 """Takes in what an upstream made: fetches it, judges it, keeps it.
 
-Whatever comes is hostile until it has been decoded. What is kept is kept byte for byte; a thumbnail is
-made beside it. An image that cannot be had or read is None, and the others of its job are delivered.
+Whatever comes is hostile until it has been decoded. What is kept is kept byte for byte; its copies are
+named and not made, which is for `copies` once somebody looks at one. An image that cannot be had or read is
+None, and the others of its job are delivered.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from gateway.blobs import folder
+from gateway.copies import copies_of
 from gateway.crash import Hook, nowhere
 from gateway.images import NotAnImage, Picture
 from gateway.providers.adapter import Failed, Finished, Image, Task
@@ -54,29 +56,23 @@ class Intake:
         data = image.data if image.fetch is None else await self._fetch(run, index, image.fetch, fresh, work)
         if data is None:
             return None
-        looked = await self._studio.look(data)
-        if isinstance(looked, NotAnImage):
-            self._telemetry.alarm("output_rejected", job=run.job.id, cause=looked.reason)
+        found = await self._studio.inspect(data)
+        if isinstance(found, NotAnImage):
+            self._telemetry.alarm("output_rejected", job=run.job.id, cause=found.reason)
             return None
-        return await self._keep(run, index, data, looked, image.seed)
+        return await self._keep(run, index, data, found, image.seed)
 
     async def _keep(
-        self, run: Run, index: int, data: bytes, looked: tuple[Picture, bytes], seed: str | None
+        self, run: Run, index: int, data: bytes, found: Picture, seed: str | None
     ) -> Output | None:
-        """Store an image and its copies. What an attempt before a crash stored there is what counts."""
-        place = folder(self._ring, run.job.tenant, run.job.id)
-        key, thumb = f"{place}/{index}.{looked[0].ext}", f"{place}/{index}.thumb.webp"
+        """Store an image. What an attempt before a crash stored there is what counts."""
+        key = f"{folder(self._ring, run.job.tenant, run.job.id)}/{index}.{found.ext}"
         kept = await run.insist(lambda: self._blobs.put(key, data))
         if kept != data:
-            again = await self._studio.look(kept)
-            if isinstance(again, NotAnImage):
+            before = await self._studio.inspect(kept)
+            if isinstance(before, NotAnImage):
                 return None
-            looked = again
-        found, small = looked
-        await run.insist(lambda: self._blobs.put(thumb, small))
-        variants = {"thumb": thumb}
-        if "webp" in run.job.variants:
-            variants["webp"] = await self._webp(run, key, kept, found)
+            found = before
         self._crash("output_stored")
         return Output(
             index=index,
@@ -87,16 +83,8 @@ class Intake:
             bytes=len(kept),
             sha256=hashlib.sha256(kept).hexdigest(),
             seed=seed,
-            variants=variants,
+            variants=copies_of(key, run.job.variants),
         )
-
-    async def _webp(self, run: Run, key: str, data: bytes, found: Picture) -> str:
-        """Return the key of the image as WebP: a copy of full size, or itself where it is one."""
-        if found.ext == "webp":
-            return key
-        copy, place = await self._studio.webp(data), f"{key.removesuffix(found.ext)}full.webp"
-        await run.insist(lambda: self._blobs.put(place, copy))
-        return place
 
     async def _fetch(
         self, run: Run, index: int, request: WireRequest, fresh: Fresh, work: tuple[str, Task]

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.api.exchange import ASGIApp
     from gateway.auth import Authenticator
     from gateway.blobs import Blobs, Links
+    from gateway.copies import Copies
     from gateway.dialects.speech import Speaker
     from gateway.jobs import Caller, Jobs
     from gateway.keys import Keys
@@ -72,6 +73,7 @@ class ApiParts:
     keyring: Keyring
     links: Links
     blobs: Blobs
+    copies: Copies
     telemetry: Telemetry
     lifetime: Lifetime
     ping: Callable[[], Awaitable[None]]
@@ -126,7 +128,7 @@ def routes(parts: ApiParts, slots: StreamSlots) -> list[HTTPRouteHandler]:
         *KeyCalls(parts.keys, cursors).routes(),
         *WebhookCalls(parts.webhooks, cursors).routes(),
         *TrailCalls(parts.trail, cursors).routes(),
-        *FileCalls(parts.blobs, parts.links, jobs.now).routes(),
+        *FileCalls(parts.blobs, parts.copies, parts.links, jobs.now).routes(),
         *HealthCalls(parts.lifetime, parts.ping, parts.telemetry).routes(),
     ]
 

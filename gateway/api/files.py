@@ -3,7 +3,8 @@
 A signed link is good for minutes, a durable one as long as its job. The path must be spelled exactly as
 it was made: a percent sign or a doubled slash that would lead to the same blob is an altered link. What
 a key holds never changes, so its hash is remembered and stands for it. Where blobs have addresses of
-their own a reader is sent on to a fresh one; else bytes go out in pieces, at the reader's pace.
+their own a reader is sent on to a fresh one; else bytes go out in pieces, at the reader's pace. A copy
+that is not there is made first: one that is costs nothing more than any image.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from gateway.errors import Problem
 if TYPE_CHECKING:
     from gateway.api.exchange import Headers
     from gateway.blobs import Blobs, Links
+    from gateway.copies import Copies
 
 PIECE: Final = 64 * 1024
 MOST_HASHES: Final = 20_000
@@ -56,9 +58,16 @@ class FileCalls:
     """The route of images."""
 
     def __init__(
-        self, blobs: Blobs, links: Links, now: Callable[[], int], *, most: int = MOST_HASHES
+        self,
+        blobs: Blobs,
+        copies: Copies,
+        links: Links,
+        now: Callable[[], int],
+        *,
+        most: int = MOST_HASHES,
     ) -> None:
         self._blobs = blobs
+        self._copies = copies
         self._links = links
         self._now = now
         self._most = most
@@ -79,13 +88,15 @@ class FileCalls:
         wanted = exchange.fields.get(b"if-none-match")
         known = self._hashes.get(asked.key)
         if known is not None and matches(wanted, _tag(known)):
-            if await self._blobs.size(asked.key) is None:
+            if not await self._is_there(asked.key):
                 raise Problem("not_found", headers=dict([_OPEN_TEXT]))
             return Answer(304, [(b"etag", _tag(known)), *OPEN, asked.cache])
         away = None if exchange.head else await self._away(asked)
         if away is not None:
             return away
         data = await self._blobs.read(asked.key)
+        if data is None and await self._copies.ready(asked.key):
+            data = await self._blobs.read(asked.key)
         if data is None:
             raise Problem("not_found", headers=dict([_OPEN_TEXT]))
         tag = _tag(known or await self._hash(asked.key, data))
@@ -102,10 +113,13 @@ class FileCalls:
         address = await self._blobs.get_url(asked.key, asked.seconds, attach=asked.attach)
         if address is None:
             return None
-        if await self._blobs.size(asked.key) is None:
+        if not await self._is_there(asked.key):
             raise Problem("not_found", headers=dict([_OPEN_TEXT]))
         cache = b"private, max-age=%d" % (asked.seconds // 3)
         return Answer(302, [(b"location", address.encode("ascii")), *OPEN, (b"cache-control", cache)])
+
+    async def _is_there(self, key: str) -> bool:
+        return await self._blobs.size(key) is not None or await self._copies.ready(key)
 
     def _checked(self, scope: Any) -> Asked:
         """Return what a link asks for; `Problem` for a link that is not good."""

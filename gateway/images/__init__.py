@@ -10,7 +10,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-from gateway.images.copies import THUMB, clean, look, webp
+from gateway.images.copies import THUMB, clean, thumb, webp
 from gateway.images.draw import draw
 from gateway.images.masks import mask, whiten
 from gateway.images.reading import NotAnImage, Picture, inspect
@@ -30,9 +30,9 @@ __all__ = [
     "clean",
     "draw",
     "inspect",
-    "look",
     "mask",
     "retouch",
+    "thumb",
     "webp",
     "whiten",
 ]
@@ -54,9 +54,9 @@ class Studio:
         """Do `inspect` on a thread."""
         return await self._do(inspect, data)
 
-    async def look(self, data: bytes) -> tuple[Picture, bytes] | NotAnImage:
-        """Do `look` on a thread."""
-        return await self._do(look, data)
+    async def thumb(self, data: bytes) -> bytes:
+        """Do `thumb` on a thread."""
+        return await self._do(thumb, data)
 
     async def webp(self, data: bytes) -> bytes:
         """Do `webp` on a thread."""

@@ -1,6 +1,6 @@
 """Other encodings of the same picture: small, as WebP, and without what a camera wrote beside it.
 
-Copies are for showing (`look`, `webp`) or for handing on (`clean`); what is delivered stays byte for byte
+Copies are for showing (`thumb`, `webp`) or for handing on (`clean`); what is delivered stays byte for byte
 as it was made. None has metadata, and the same bytes always give the same copy. CPU work: `Studio` does it.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from PIL import Image
 
 from gateway.images.headers import Kind
-from gateway.images.reading import NotAnImage, Picture, load, pixels, plain, told
+from gateway.images.reading import NotAnImage, load, pixels, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,23 +27,18 @@ _FAITHFUL: Final[Mapping[Kind, dict[str, Any]]] = {
 }
 
 
-def look(data: bytes) -> tuple[Picture, bytes] | NotAnImage:
-    """Say what a file is, as `inspect` does, and show it: decoding a picture costs most, so it is done once.
+def thumb(data: bytes) -> bytes:
+    """Return a WebP copy of at most 320 pixels a side; smaller pictures are not scaled.
 
-    What is shown is a WebP of at most 320 pixels a side, smaller pictures unscaled, without metadata.
+    `ValueError` for what `inspect` would not call a picture.
     """
     match load(data):
-        case NotAnImage() as wrong:
-            return wrong
-        case kind, image:
-            picture = told(kind, image)
-            return picture, _thumb(image)
-
-
-def _thumb(image: Image.Image) -> bytes:
-    gap = None if image.mode.startswith("I") else 3.0  # 16 bits a sample cannot be reduced in steps
-    image.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS, reducing_gap=gap)
-    return encoded(plain(image), {"format": "WEBP", "quality": 82, "method": 4})
+        case NotAnImage(reason):
+            raise ValueError(reason)
+        case _, image:
+            gap = None if image.mode.startswith("I") else 3.0  # 16 bits a sample are not reduced in steps
+            image.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS, reducing_gap=gap)
+            return encoded(plain(image), {"format": "WEBP", "quality": 82, "method": 4})
 
 
 def webp(data: bytes) -> bytes:

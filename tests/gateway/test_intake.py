@@ -1,4 +1,4 @@
-"""Intake: images are kept as they came, with a thumbnail, and what an earlier attempt kept is what counts."""
+"""Intake: images are kept as they came, alone, and what an earlier attempt kept is what counts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.blobs import BlobsUnavailable, folder, is_key
+from gateway.copies import Copies
 from gateway.images import inspect
 from gateway.secrets import Keyring, Secret
 from policies.model import JobState
@@ -45,13 +46,19 @@ async def test_seeds_are_passed_on(tmp_path: Path) -> None:
         assert [output.seed for output in untold.outputs] == [None]
 
 
-async def test_thumbnails_lie_beside_images(tmp_path: Path) -> None:
-    """Each output has a small WebP of itself."""
+@pytest.mark.parametrize("format_", ["png", "webp"])
+async def test_no_job_waits_for_copies(format_: str, tmp_path: Path) -> None:
+    """A job ends when its images are kept: their copies have names, and are made for who asks for them."""
     async with workbench(tmp_path, "main") as bench:
-        (output,) = (await bench.run_to_end(await bench.submit("main"))).outputs
-        thumb = await bench.blobs.read(output.variants["thumb"])
-        assert thumb is not None
-        assert inspect(thumb) == ("image/webp", 320, 320, "webp")
+        job = await bench.submit("main", slots=(2,), format=format_, besides={"variants": ("webp",)})
+        outputs = (await bench.run_to_end(job)).outputs
+        there = [path.name for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+        assert sorted(there) == [f"0.{format_}", f"1.{format_}"]
+        copies = Copies(bench.blobs, bench.studio)
+        for output in outputs:
+            thumb = output.variants["thumb"]
+            assert await copies.ready(thumb)
+            assert inspect(await bench.blobs.read(thumb) or b"") == ("image/webp", 320, 320, "webp")
 
 
 @pytest.mark.parametrize(("made", "asked"), [("jpeg", "jpg"), ("webp", "webp")])
@@ -113,12 +120,13 @@ async def test_fetched_links_are_judged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("made", "variants"), [("png", {"thumb", "webp"}), ("webp", {"thumb", "webp"})])
-async def test_webp_is_made_where_promised(made: str, variants: set[str], tmp_path: Path) -> None:
-    """A job that was promised WebP has each image so in full size: a copy, or the image itself."""
+async def test_webp_is_had_where_promised(made: str, variants: set[str], tmp_path: Path) -> None:
+    """A job that was promised WebP names each image so in full size: a copy, or the image itself."""
     async with workbench(tmp_path, "main") as bench:
         job = await bench.submit("main", format=made, besides={"variants": ("webp",)})
         (output,) = (await bench.run_to_end(job)).outputs
         assert set(output.variants) == variants
+        await Copies(bench.blobs, bench.studio).ready(output.variants["webp"])
         data = await bench.blobs.read(output.variants["webp"])
         assert data is not None
         assert inspect(data) == ("image/webp", *SIZE, "webp")

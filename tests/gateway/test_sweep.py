@@ -10,6 +10,7 @@ import pytest
 
 from gateway.audit import Record
 from gateway.blobs import UNFINISHED, BlobsUnavailable, FolderBlobs
+from gateway.copies import Copies
 from gateway.errors import StoreUnavailable
 from gateway.secrets import Keyring, Secret
 from gateway.store.contract import Retention
@@ -52,10 +53,12 @@ def sweeper(bench: Workbench, blobs: FolderBlobs | None = None) -> Sweeper:
 
 
 async def test_sweep_removes_jobs_images(tmp_path: Path) -> None:
-    """A job past its time is removed with its images, and not a moment sooner."""
+    """A job past its time is removed with its images and their copies, and not a moment sooner."""
     async with workbench(tmp_path, "main") as bench:
         job = await bench.run_to_end(await bench.submit("main", slots=(2,)))
         keys = [key for output in job.outputs for key in (output.key, *output.variants.values())]
+        copies = Copies(bench.blobs, bench.studio)
+        assert all([await copies.ready(output.variants["thumb"]) for output in job.outputs])
         assert not await sweeper(bench).step()
         assert all([await bench.blobs.read(key) for key in keys])
         bench.clock.ahead += 2_000

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, closing
 from typing import Any
 
@@ -145,6 +145,14 @@ class Owner:
             event = await line.event()
             assert event is not None
             self.told.append(Reply(200, {}, json.dumps(event.job).encode()))
+        await self.look(event.job)
+
+    async def look(self, job: Mapping[str, Any]) -> None:
+        """Open every picture of a job, and every copy of one."""
+        for output in job["outputs"]:
+            for url in (output["url"], *output["variants"].values()):
+                reply = await self.stage.stranger().get(url.removeprefix(self.stage.url))
+                assert reply.status == 200, url
 
     async def runs(self) -> None:
         """Run every mark on every provider."""

@@ -212,6 +212,8 @@ async def test_deleted_edit_leaves_nothing(stage: Stage) -> None:
     ann = stage.visit()
     name = await brought(ann, picture("webp", 60, 40), "webp")
     job = await ann.made(model="sandbox", operation="edit", inputs=[{"upload": name}])
+    thumb = job["outputs"][0]["variants"]["thumb"].removeprefix(stage.url)
+    assert (await stage.stranger().get(thumb)).status == 200
     assert kept(stage) == ["0.png", "0.thumb.webp", "0.webp", "1000.webp"]
     assert (await ann.ask("DELETE", f"/v1/jobs/{job['id']}")).status == 204
     assert kept(stage) == []

@@ -17,6 +17,8 @@ from gateway.api.limits import StreamSlots
 from gateway.api.views import Views
 from gateway.auth import Authenticator, dev_issuer, mint_dev
 from gateway.blobs import FolderBlobs, Links
+from gateway.copies import Copies
+from gateway.images import Studio
 from gateway.jobs import Jobs
 from gateway.lifetime import Lifetime
 from gateway.secrets import Keyring, Secret
@@ -30,7 +32,7 @@ from tests.fakes.jobs import FakeJobs
 from tests.fakes.keys import KeyShelf, desk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 URL = "https://images.example.com"
@@ -48,6 +50,7 @@ class Site:
         self.keyring = Keyring([SECRET])
         self.links = Links(self.keyring, lambda: URL)
         self.blobs = FolderBlobs(folder)
+        self.studio = Studio(1)
         self.log = io.BytesIO()
         self.telemetry = Telemetry(self.log, self.jobs.now)
         self.lifetime = Lifetime()
@@ -63,6 +66,7 @@ class Site:
             keyring=self.keyring,
             links=self.links,
             blobs=self.blobs,
+            copies=Copies(self.blobs, self.studio),
             telemetry=self.telemetry,
             lifetime=self.lifetime,
             ping=self._ping,
@@ -156,9 +160,11 @@ async def _undressed(_exchange: Exchange, headers: Any) -> Any:
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> Site:
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """A server with default settings. Whatever a test leaves running is an error."""
-    return Site(tmp_path)
+    site = Site(tmp_path)
+    yield site
+    site.studio.close()
 
 
 async def settle() -> None:

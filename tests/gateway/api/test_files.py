@@ -9,8 +9,11 @@ import pytest
 
 from gateway.api.files import PIECE, FileCalls
 from gateway.blobs import FolderBlobs
+from gateway.copies import Copies
+from gateway.images import thumb
 from policies import ids
 from tests.fakes.jobs import NOON, uuid
+from tests.fakes.pictures import picture
 from tests.gateway.api.conftest import URL, Site
 
 KEY = "0123456789abcdef/" + uuid(1) + "/0.png"
@@ -132,7 +135,7 @@ async def test_link_holds_below_prefix(site: Site) -> None:
 
 async def test_hashes_are_bounded(site: Site) -> None:
     """One hash more than may be remembered forgets the oldest; it is then made again."""
-    calls = FileCalls(site.blobs, site.links, site.jobs.now, most=1)
+    calls = FileCalls(site.blobs, site.parts.copies, site.links, site.jobs.now, most=1)
     for key in (KEY, THUMB, KEY):
         answer = await site.direct(calls.file, await linked(site, key), key=key).done()
         assert answer.headers["etag"] == f'"{hashlib.sha256(DATA).hexdigest()}"'
@@ -209,11 +212,16 @@ class Elsewhere(FolderBlobs):
         return None if attach else f"https://bucket.example/{key}?seconds={seconds}"
 
 
+def moved(site: Site, blobs: FolderBlobs) -> Site:
+    """Return a site whose images are kept in another place from now on."""
+    site.blobs = blobs
+    return site.rebuilt(blobs=blobs, copies=Copies(blobs, site.studio))
+
+
 @pytest.fixture
 def away(site: Site, tmp_path: Path) -> Site:
     """A site whose images are served from elsewhere."""
-    site.blobs = Elsewhere(tmp_path / "elsewhere")
-    return site.rebuilt(blobs=site.blobs)
+    return moved(site, Elsewhere(tmp_path / "elsewhere"))
 
 
 async def test_readers_are_sent_elsewhere(away: Site) -> None:
@@ -241,3 +249,68 @@ async def test_some_answers_stay_here(away: Site) -> None:
     await away.blobs.delete(KEY.rpartition("/")[0])
     assert (await away.ask("GET", target)).status == 404
     assert (await away.ask("GET", target.replace("sig=", "sig=A"))).status == 403
+
+
+PICTURE = picture("png", 640, 480)
+
+
+def links_of(site: Site, key: str) -> tuple[str, str]:
+    """Return the targets of both links to a key: signed and durable."""
+    return site.links.make(key, NOON).removeprefix(URL), site.links.durable(key).removeprefix(URL)
+
+
+async def test_copy_is_made_when_asked(site: Site) -> None:
+    """The first who opens a link to a copy gets it made, by either link; then it is there."""
+    signed, durable = links_of(site, THUMB)
+    await site.blobs.put(KEY, PICTURE)
+    assert await site.blobs.size(THUMB) is None
+    head = await site.ask("HEAD", durable)
+    made = await site.blobs.read(THUMB)
+    assert made == thumb(PICTURE)
+    assert (head.status, head.headers["content-length"]) == (200, str(len(made)))
+    answer = await site.ask("GET", signed)
+    assert (answer.body, answer.headers["content-type"]) == (made, "image/webp")
+    assert (await site.ask("GET", durable, ("If-None-Match", answer.headers["etag"]))).status == 304
+
+
+async def test_copies_may_be_cleared(site: Site) -> None:
+    """A copy that was removed to save space is made again, the same, also for those who know its tag."""
+    signed, _ = links_of(site, THUMB)
+    await site.blobs.put(KEY, PICTURE)
+    tag = (await site.ask("GET", signed)).headers["etag"]
+    site.blobs.path(THUMB).unlink()
+    assert (await site.ask("GET", signed, ("If-None-Match", tag))).status == 304
+    assert await site.blobs.read(THUMB) == thumb(PICTURE)
+
+
+async def test_copies_are_made_elsewhere_too(away: Site) -> None:
+    """Where images have addresses, nobody is sent to a copy's before the copy is there."""
+    await away.blobs.put(KEY, PICTURE)
+    for key in (THUMB, THUMB.replace("thumb", "full")):
+        answer = await away.ask("GET", links_of(away, key)[1])
+        assert answer.headers["location"] == f"https://bucket.example/{key}?seconds=900"
+        assert await away.blobs.size(key) is not None
+
+
+@pytest.mark.parametrize("data", [None, PICTURE[:99]], ids=["gone", "broken"])
+@pytest.mark.parametrize("place", [FolderBlobs, Elsewhere])
+async def test_no_picture_no_copy(
+    site: Site, tmp_path: Path, place: type[FolderBlobs], data: bytes | None
+) -> None:
+    """A good link to a copy of what is gone, or decodes no more, finds nothing and leaves nothing."""
+    moved(site, place(tmp_path / "place"))
+    if data is not None:
+        await site.blobs.put(KEY, data)
+    for target in links_of(site, THUMB):
+        answer = await site.ask("GET", target)
+        assert (answer.status, answer.json["code"]) == (404, "not_found")
+    assert await site.blobs.size(THUMB) is None
+
+
+async def test_bad_links_make_no_copy(site: Site) -> None:
+    """Who has the link to an image has none to its copies: an altered link makes none."""
+    await site.blobs.put(KEY, PICTURE)
+    for target in links_of(site, KEY):
+        answer = await site.ask("GET", target.replace("/0.png", "/0.thumb.webp"))
+        assert (answer.status, answer.json["code"]) == (403, "link_invalid")
+    assert await site.blobs.size(THUMB) is None

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from gateway.images import Picture, Studio, clean, inspect, mask, retouch, webp, whiten
-from tests.gateway.images.test_inspect import GOOD, OTHERS, thumb
+from gateway.images import Picture, Studio, clean, inspect, mask, retouch, thumb, webp, whiten
+from tests.gateway.images.test_inspect import GOOD, OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,7 +154,7 @@ def test_same_bytes_same_copy(make: Callable[[bytes], bytes], data: bytes) -> No
     assert make(data) == first
 
 
-@pytest.mark.parametrize("make", [WAYS[name] for name in WAYS if name != "thumb"])
+@pytest.mark.parametrize("make", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS)
 def test_no_copy_of_other_bytes(make: Callable[[bytes], bytes], data: bytes) -> None:
     """What `inspect` refuses has no copy either, and the error is a plain one."""
@@ -170,7 +170,7 @@ def test_damage_is_a_plain_error(data: st.DataObject) -> None:
     changes = st.lists(st.tuples(st.integers(0, len(raw) - 1), st.integers(0, 255)), max_size=6)
     for at, byte in data.draw(changes):
         raw[at] = byte
-    make = data.draw(st.sampled_from([clean, webp, whiten, WAYS["mask"], WAYS["retouch"]]))
+    make = data.draw(st.sampled_from([clean, webp, thumb, whiten, WAYS["mask"], WAYS["retouch"]]))
     whole = bytes(raw[: data.draw(st.integers(0, len(raw)))] if data.draw(st.booleans()) else raw)
     try:
         made = make(whole)
@@ -186,6 +186,7 @@ async def test_studio_makes_every_copy() -> None:
     data, hole = WHOLE["png"], WHOLE["png with alpha"]
     assert await studio.clean(data) == clean(data)
     assert await studio.webp(data) == webp(data)
+    assert await studio.thumb(data) == thumb(data)
     assert await studio.mask(data, (9, 9), "white") == mask(data, (9, 9), "white")
     assert await studio.whiten(hole) == whiten(hole)
     made = await studio.retouch("an owl", [data], data, (32, 32), 7, "auto", "webp")
