@@ -8,12 +8,13 @@ change expects before it writes any of it, and refuses a change whole, with the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
 
+from gateway.errors import Fault
 from gateway.store.contract import (
     Claim,
     DeliveryPage,
@@ -242,7 +243,22 @@ class Refused(Struct, frozen=True):
     fenced: frozenset[str] = frozenset()
 
 
-Outcome = Applied | Refused
+class Failed(Struct, frozen=True):
+    """Nobody knows of this change what became of it, or why it could not be written."""
+
+    why: Fault
+
+
+Outcome = Applied | Refused | Failed
+
+
+class News(Struct, frozen=True, array_like=True):
+    """What another process did: jobs it changed (subject and id) of a tenant, and where there is work."""
+
+    tenant: str = ""
+    jobs: tuple[tuple[str, str], ...] = ()
+    due: bool = False
+    outbox: bool = False
 
 
 class Examined(Struct, frozen=True):
@@ -316,6 +332,19 @@ class Backend(Protocol):
     @property
     def shelf(self) -> Shelf:
         """What it keeps beside the jobs."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process may write, so that what is kept of a tenant is true."""
+        ...
+
+    def listen(self, told: Callable[[News | None], None]) -> None:
+        """Tell of what other processes do; None where news may have been missed."""
+        ...
+
+    async def start(self) -> None:
+        """Refuse to start where the store may lose what it is given, or is not ours to use."""
         ...
 
     def clock(self) -> int:

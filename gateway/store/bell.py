@@ -73,6 +73,13 @@ class Bell:
             for watch in tuple(self._watches.get(scope, ())):
                 watch.add(job)
 
+    def ring_all(self) -> None:
+        """Wake all who wait for one job: any may have changed unheard."""
+        self.rings += 1
+        for (_tenant, of, job), watches in list(self._watches.items()):
+            for watch in tuple(watches) if of == "job" else ():
+                watch.add(job)
+
     def forget(self, scope: _Scope, watch: LocalWatch) -> None:
         """Drop a watch, and its name with the last one."""
         watches = self._watches.get(scope)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import Fault, StoreBusy, StoreUnavailable
-from gateway.store.backend import Applied, Change, Loaded, TenantState, UserState, Want
+from gateway.store.backend import Applied, Change, Failed, Loaded, TenantState, UserState, Want
 from gateway.store.contract import Stale
 from gateway.store.draft import Draft, Missing, Scene, with_docs
 from gateway.store.moves import AttemptMove
@@ -72,8 +72,12 @@ class Committer:
         return not self._closing and not self._task.done()
 
     async def account(self, tenant: str, subject: str) -> Usage:
-        """Return both levels as they are known here, reading and keeping what is not."""
+        """Return both levels as they are: as known here where nobody else writes, else read."""
         kept = self._kept.get(tenant)
+        if not self._backend.alone:
+            (there,) = await self._backend.load([Want(tenant, subjects={subject})])
+            state, found = there.state or TenantState(), there.users.get(subject)
+            return Usage(state.doc.account, found.account if found else Account(granted=None))
         if kept is None or subject not in kept[1]:
             scene = _scene(kept)
             await self._load({tenant: scene}, [Want(tenant, state=kept is None, subjects={subject})])
@@ -240,6 +244,8 @@ class Committer:
         for each, outcome in zip(pending, outcomes, strict=True):
             if isinstance(outcome, Applied):
                 self._applied(scenes, each)
+            elif isinstance(outcome, Failed):
+                self._give_up([move for move, _answer in each.answers], outcome.why)
             else:
                 again += _refused(scenes, each, outcome.loaded, outcome.fenced)
         self._observe(sum(len(each.answers) for each in pending), took)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
-from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, anchored
+from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, News, anchored
 from gateway.store.bell import Bell
 from gateway.store.committer import COMMIT_SECONDS, Committer, Observe
 from gateway.store.contract import (
@@ -98,6 +98,24 @@ class Engine:
         self._send = self._committer.send
         self._due = asyncio.Event()
         self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
+        self._reading: dict[tuple[str, str], tuple[int, asyncio.Future[Job | None]]] = {}
+        backend.listen(self._heard)
+
+    async def start(self) -> None:
+        """Refuse to start on a store that may lose what it is given. Call it once, before anything else."""
+        await self.backend.start()
+
+    def _heard(self, news: News | None) -> None:
+        """Wake whoever waits for what another process did; everybody, where news may have been missed."""
+        if news is None:
+            self._bell.ring_all()
+        else:
+            for subject, job in news.jobs:
+                self._bell.ring(news.tenant, subject, job)
+        if news is None or news.due:
+            self._due.set()
+        if news is None or news.outbox:
+            self._outbox.set()
 
     # -- verbs that change something -----------------------------------------------------------------
 
@@ -336,7 +354,7 @@ class Engine:
         watch = self._bell.watch(tenant, None, job)
         try:
             while True:
-                found = await self._read(tenant, job)
+                found = await self._read_together(tenant, job)
                 left = until - loop.time()
                 if found is None or found.version > after or left <= 0:
                     return found
@@ -420,4 +438,32 @@ class Engine:
         if not self._tick:
             asyncio.get_running_loop().call_soon(self._tick.clear)
         self._tick[name] = (rings, found)
+        return found
+
+    async def _read_together(self, tenant: str, job: str) -> Job | None:
+        """Read a job as one of many who wait for it: they share a read that is under way.
+
+        Not for a caller who may have been told more than a read that began before they came.
+        """
+        name = (tenant, job)
+        while True:
+            under_way = self._reading.get(name)
+            if under_way is None or under_way[0] != self._bell.rings:
+                return await self._read_for_all(name)
+            try:
+                return await asyncio.shield(under_way[1])
+            except asyncio.CancelledError:
+                if not under_way[1].cancelled():
+                    raise
+
+    async def _read_for_all(self, name: tuple[str, str]) -> Job | None:
+        mine = self._bell.rings, asyncio.get_running_loop().create_future()
+        self._reading[name] = mine
+        try:
+            found = await self._read(*name)
+            mine[1].set_result(found)
+        finally:
+            mine[1].cancel()  # nobody's answer came: the next of those who share it reads
+            if self._reading.get(name) is mine:
+                del self._reading[name]
         return found

@@ -31,6 +31,7 @@ from gateway.store.backend import (
     Examined,
     Expired,
     Loaded,
+    News,
     Outcome,
     Refused,
     Want,
@@ -57,6 +58,8 @@ class SqliteBackend:
     A stored job that cannot be read is as if it were absent; `unreadable` is told its id, once, on
     whatever thread met it.
     """
+
+    alone = True
 
     def __init__(
         self,
@@ -91,6 +94,12 @@ class SqliteBackend:
         log = Log(self._empty_log, self._restart_log, self._aside.submit, self._thread.submit)
         self._writer.set_wal_hook(log.grew)
         self.shelf = SqliteShelf(self._reader, self._writer, self._write, _faults, self._reading)
+
+    def listen(self, told: Callable[[News | None], None]) -> None:
+        """Tell nothing: no other process writes."""
+
+    async def start(self) -> None:
+        """Do nothing: what could be refused was, when the file was opened."""
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""

@@ -11,15 +11,18 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from gateway.audit import Chain, Record
 from gateway.store.backend import Backend
 from gateway.store.contract import Claim, Count, Decide, Denied, End, Erased, Key, Replayed, Submitted
 from gateway.store.contract import Conflict as KeyConflict
 from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.redis import RedisBackend
 from gateway.store.sqlite import SqliteBackend
 from policies import lifecycle, quota
 from policies.model import Attempt, Deny, Job, JobRequest, Output, Step, Usage
+from tests.fakes.redis import server
 
 NOVEMBER: Final = 1_793_534_400_000
 """2026-11-01T12:00:00Z."""
@@ -56,7 +59,12 @@ def open_sqlite(place: Path, clock: Clock) -> Backend:
     return SqliteBackend(place / "safelight.db", clock)
 
 
-OPENERS: Final[dict[str, Callable[[Path, Clock], Backend]]] = {"sqlite": open_sqlite}
+def open_redis(place: Path, clock: Clock) -> Backend:
+    """Open the Redis back end, under names of the place's own."""
+    return RedisBackend(server().url, uuid4().hex, prefix=f"{place.name}:", clock=clock)
+
+
+OPENERS: Final[dict[str, Callable[[Path, Clock], Backend]]] = {"redis": open_redis, "sqlite": open_sqlite}
 
 
 class Rig:

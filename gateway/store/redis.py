@@ -1,0 +1,284 @@
+"""The store in one Redis that many processes share.
+
+The same engine as over SQLite: here is only what it needs of a data base. Money moves by one script a
+shard (`scripts/commit.lua`), which compares and writes and holds no rule; everything of a tenant lies in
+one shard (`redis_keys.py`). A commit is good for two seconds: until then a lost reply is asked for again
+with the same bytes and number, after that it is dead, and its number tells what became of it. Standalone
+only: there is no replica whose word would be waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from gateway.crash import Hook, nowhere
+from gateway.errors import Refusal, StoreUnavailable
+from gateway.store import redis_reads as reads
+from gateway.store.backend import (
+    SCHEMA,
+    Applied,
+    Change,
+    DocPut,
+    Examined,
+    Expired,
+    Loaded,
+    News,
+    Outcome,
+    Want,
+)
+from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
+from gateway.store.redis_commit import Commits, load
+from gateway.store.redis_keys import Names
+from gateway.store.redis_link import Command, Link
+from gateway.store.redis_queue import Queue
+from gateway.store.redis_shelf import RedisShelf
+from gateway.store.redis_site import Site
+from gateway.store.redis_sweep import Sweeping
+from gateway.store.redis_time import StoreTime
+from gateway.store.redis_wake import Ear
+from policies.model import Job, ServiceKey
+
+PREFIX: Final = "safelight:"
+SCANNED: Final = 1_000
+"""Jobs a page looks at, at most, before it is shown short."""
+CHANGING: Final = 20
+"""How often a tenant that is read whole may change under the reader."""
+
+
+class RedisBackend:
+    """A `Backend` over the Redis of a URL. Make it on the loop that uses it.
+
+    `me` names this process among all others and is never given twice. `clock` replaces the store's time in
+    what is decided; how long a commit is good is told by Redis' own all the same.
+    """
+
+    alone = False
+
+    def __init__(
+        self,
+        url: str,
+        me: str,
+        *,
+        prefix: str = PREFIX,
+        clock: Callable[[], int] | None = None,
+        crash: Hook = nowhere,
+        unreadable: Callable[[str], None] = lambda _job: None,
+    ) -> None:
+        steady = StoreTime(_steady_ms, _wall_ms)
+        self._site = Site(Link(url), Names(prefix), me, steady, unreadable)
+        self.clock = clock or steady
+        self._commits = Commits(self._site, crash)
+        self._queue = Queue(self._site)
+        self._sweeping = Sweeping(self._site)
+        self.shelf = RedisShelf(self._site)
+        self._ears: list[Ear] = []
+        self._closed = False
+
+    def listen(self, told: Callable[[News | None], None]) -> None:
+        """Tell of what other processes do; None where news may have been missed."""
+        self._ears.append(Ear(self._site, told))
+
+    async def heard(self) -> None:
+        """Return once all who listen do."""
+        for ear in self._ears:
+            await ear.up.wait()
+
+    async def start(self) -> None:
+        """Refuse to start where Redis may evict or does not persist, or holds a later Safelight's data."""
+        await self._site.learn_time()
+        await self._refuse_loss()
+        key = f"{self._site.names.prefix}schema"
+        _set, found = await self._site.ask([("SETNX", key, SCHEMA), ("GET", key)])
+        if int(found) != SCHEMA:
+            raise Refusal(
+                f"This Redis holds schema {int(found)}; this Safelight knows schema {SCHEMA}. "
+                "Start the version that wrote it, or restore a copy from before."
+            )
+
+    async def _refuse_loss(self) -> None:
+        """Refuse a Redis that may lose what it was given."""
+        names = ("maxmemory-policy", "appendonly")
+        policy, log = await self._site.ask([("CONFIG", "GET", name) for name in names])
+        if policy[1:] != [b"noeviction"]:
+            raise Refusal(
+                "This Redis may evict what it holds, and jobs and credits with it. "
+                "Set `maxmemory-policy noeviction`."
+            )
+        if log[1:] != [b"yes"]:
+            raise Refusal(
+                "This Redis keeps no log, and forgets jobs and credits when it stops. Set `appendonly yes`, "
+                "with `appendfsync always` where not even a second may be lost."
+            )
+
+    async def load(self, wants: Sequence[Want]) -> list[Loaded]:
+        """Return what is wanted, in order."""
+        return await load(self._site, wants)
+
+    async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
+        """Apply each change whole or not at all, durably, in order."""
+        keys = [doc.value for c in changes for doc in c.docs if isinstance(doc, DocPut)]
+        await self.shelf.point([key for key in keys if isinstance(key, ServiceKey)])
+        outcomes = await self._commits.commit(changes)
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if isinstance(outcome, Applied):
+                self._ended(change)
+        return outcomes
+
+    def _ended(self, change: Change) -> None:
+        """Forget leases that a change has used up."""
+        for put in change.puts:
+            if put.due == "drop" and put.fence is not None:
+                self._queue.lose(change.tenant, put.job.id, put.fence)
+        for told in change.deliveries:
+            if told.fence is not None:
+                self.shelf.lose(change.tenant, told.delivery.id)
+
+    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
+        """Lease up to `n` due jobs until `until`, tenants in turn."""
+        return await self._queue.claim(n, now, until)
+
+    async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
+        """Extend leases; return the ids of those lost."""
+        return await self._queue.renew(claims, until)
+
+    async def release(self, claims: Sequence[Claim], due: int) -> None:
+        """Make leased jobs due. Lost leases are passed over."""
+        await self._queue.release(claims, due)
+
+    async def get(self, tenant: str, job: str) -> Job | None:
+        """Return one job."""
+        (text,) = await self._site.ask([("HGET", self._site.names.room(tenant).job(job), "d")])
+        return reads.job_of(self._site.reading, job, text)
+
+    async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
+        """Return jobs newest first. One that looked at many is shown short, and continues below."""
+        shown: list[tuple[int, Job]] = []
+        edge, looked = before, 0
+        while True:
+            places = await self._places(tenant, where, edge, limit + 1)
+            texts = await self._site.ask(
+                [("HGET", self._site.names.room(tenant).job(job), "d") for _at, job in places]
+            )
+            for (at, name), text in zip(places, texts, strict=True):
+                job = reads.job_of(self._site.reading, name, text)
+                if job is not None and reads.fits(job, where):
+                    shown.append((at, job))
+            looked += len(places)
+            if len(shown) > limit:
+                return Page(tuple(job for _at, job in shown[:limit]), shown[limit - 1][0])
+            if len(places) <= limit:
+                return Page(tuple(job for _at, job in shown))
+            edge = places[-1][0]
+            if looked >= SCANNED:
+                return Page(tuple(job for _at, job in shown), edge)
+
+    async def _places(
+        self, tenant: str, where: JobFilter, before: int | None, n: int
+    ) -> list[tuple[int, str]]:
+        """Return places and ids of the newest jobs of the narrowest list there is."""
+        room = self._site.names.room(tenant)
+        key = room.ix if where.subject is None else room.by(where.subject)
+        if where.states and not any(state.ended for state in where.states):
+            key = room.open
+        edge = "+inf" if before is None else f"({before}"
+        command: Command = ("ZREVRANGEBYSCORE", key, edge, "-inf", "WITHSCORES", "LIMIT", 0, n)
+        (found,) = await self._site.ask([command])
+        return [(int(float(at)), name.decode()) for name, at in zip(found[::2], found[1::2], strict=True)]
+
+    async def position(self, tenant: str, job: str) -> int:
+        """Return how many queued jobs of the tenant are older."""
+        room = self._site.names.room(tenant)
+        (at,) = await self._site.ask([("ZSCORE", room.ix, job)])
+        if at is None:
+            return 0
+        (older,) = await self._site.ask([("ZCOUNT", room.wait, "-inf", f"({at.decode()}")])
+        return int(older)
+
+    async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
+        """Return ledger rows above a version, in order."""
+        key = self._site.names.room(tenant).led
+        (entries,) = await self._site.ask([("XRANGE", key, f"{after + 1}-0", "+", "COUNT", limit)])
+        return reads.ledger(entries, limit)
+
+    async def links(self, tenant: str, before: int | None, limit: int, *, up: bool) -> list[TrailLink]:
+        """Return trail links beside a version."""
+        key = self._site.names.room(tenant).aud
+        if up:
+            command: Command = ("XRANGE", key, f"{(before or 0) + 1}-0", "+")
+        else:
+            command = ("XREVRANGE", key, "+" if before is None else f"({before}-0", "-")
+        (entries,) = await self._site.ask([(*command, "COUNT", limit)])
+        return reads.links(entries)
+
+    async def ref_of(self, tenant: str, subject: str) -> str | None:
+        """Return a subject's reference."""
+        (found,) = await self._site.ask([("HGET", self._site.names.room(tenant).s, subject)])
+        return None if found is None else str(found.decode())
+
+    async def tenants(self) -> list[str]:
+        """Return the names of all tenants."""
+        replies = await self._site.ask([("SMEMBERS", shard.tenants) for shard in self._site.names.shards])
+        return sorted(name.decode() for reply in replies for name in reply)
+
+    async def examine(self, tenant: str) -> Examined:
+        """Return everything of a tenant, of one moment."""
+        room = self._site.names.room(tenant)
+        for _ in range(CHANGING):
+            (found,) = await self._site.ask([("ZRANGE", room.ix, 0, -1)])
+            jobs = [name.decode() for name in found]
+            replies: list[Any] = await self._site.ask(reads.everything(room, jobs))
+            examined = reads.examined(jobs, replies[-1], self._site.reading)
+            if examined is not None:
+                return examined
+        raise StoreUnavailable("the tenant changes faster than it can be read")
+
+    async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
+        """Return ended jobs, trail links and uploads that are past their time."""
+        return await self._sweeping.expired(now, retention, budget)
+
+    async def cut(self, tenant: str, version: int) -> int:
+        """Remove trail links up to a version; return how many."""
+        return await self._sweeping.cut(tenant, version)
+
+    async def drop_keys(self, before: int, budget: int) -> int:
+        """Remove idempotency keys older than an instant; return how many."""
+        return await self._sweeping.drop_keys(before, budget)
+
+    async def remains(self, limit: int) -> list[Remains]:
+        """Return what dropped jobs left behind, oldest first."""
+        return await self._sweeping.remains(limit)
+
+    async def bury(self, remains: Sequence[Remains]) -> bool:
+        """Forget remains."""
+        return await self._sweeping.bury(remains)
+
+    async def next_due(self) -> int | None:
+        """Return the earliest instant at which something may be claimed."""
+        return await self._queue.next_due()
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` if a write would fail now."""
+        await self._site.ask([("SET", f"{self._site.names.prefix}ping", self._site.me)])
+
+    async def close(self) -> None:
+        """Give back what is leased and close all connections. Harmless twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for ear in self._ears:
+            await ear.close()
+        try:
+            await self._queue.reclaim(self.clock())
+            await self.shelf.reclaim()
+        finally:
+            await self._site.link.close()
+
+
+def _steady_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000

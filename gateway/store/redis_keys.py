@@ -1,0 +1,115 @@
+"""What is called how in Redis. Only names: no command, no connection.
+
+Everything of a tenant lies in one of 64 shards, by a hash tag, so that a script that serves one tenant
+touches one slot. A subject stands in key names as a hash: it may hold any letter, and is personal. What a
+sorted set of a shard names is a reference: the id, and behind blanks the tenant, which may hold blanks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Final
+from zlib import crc32
+
+SHARDS: Final = 64
+
+
+@lru_cache(maxsize=4096)
+def shard_of(name: str) -> int:
+    """Return the shard of a tenant (or of a service key's hash)."""
+    return crc32(name.encode()) % SHARDS
+
+
+def digest(*parts: str) -> str:
+    """Return hex SHA-256 over parts, a zero byte between two."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def ref(name: str, tenant: str) -> str:
+    """Return a reference to something of a tenant."""
+    return f"{name} {tenant}"
+
+
+def unref(text: str) -> tuple[str, str]:
+    """Return name and tenant of a reference."""
+    name, _, tenant = text.partition(" ")
+    return name, tenant
+
+
+class Shard:
+    """The keys all tenants of a shard share."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, prefix: str, number: int) -> None:
+        self.at = f"{prefix}{{s{number}}}:"
+
+    def __getattr__(self, name: str) -> str:
+        return self.at + name
+
+
+class Room:
+    """The keys of one tenant.
+
+    `t` document, `u` users, `s` references, `ix` jobs, `open` and `wait` those that have not ended and those
+    that have not begun, `due` queue, `led` ledger, `aud` trail, `ep` endpoints, `ky` service keys, `up`
+    uploads, `dl` deliveries, `df` their fences, `hu` since which version endpoints are hushed.
+    """
+
+    __slots__ = ("_at", "_tail", "shard", "tenant")
+
+    def __init__(self, prefix: str, tenant: str) -> None:
+        self.tenant = tenant
+        self.shard = shard_of(tenant)
+        self._at = f"{prefix}{{s{self.shard}}}:"
+        self._tail = f":{tenant}"
+
+    def __getattr__(self, name: str) -> str:
+        return self._at + name + self._tail
+
+    def job(self, job: str) -> str:
+        """Return the key of a job: hash of version, document, subject."""
+        return f"{self._at}j{self._tail}:{job}"
+
+    def key(self, subject: str, key: str) -> tuple[str, str]:
+        """Return the key of an idempotency key, and the hash it is named by."""
+        name = digest(subject, key)
+        return self.named(name), name
+
+    def named(self, name: str) -> str:
+        """Return the key of an idempotency key by the hash it is named by."""
+        return f"{self._at}i{self._tail}:{name}"
+
+    def by(self, subject: str) -> str:
+        """Return the key of a subject's jobs."""
+        return f"{self._at}ixu{self._tail}:{digest(subject)[:32]}"
+
+    def told(self, endpoint: str) -> str:
+        """Return the key of all deliveries of an endpoint, in their order."""
+        return f"{self._at}dx{self._tail}:{endpoint}"
+
+    def pending(self, endpoint: str) -> str:
+        """Return the key of an endpoint's deliveries that are due some time."""
+        return f"{self._at}dq{self._tail}:{endpoint}"
+
+    def of_job(self, job: str) -> str:
+        """Return the key of a job's deliveries: their ids and endpoints."""
+        return f"{self._at}dj{self._tail}:{job}"
+
+
+class Names:
+    """All keys under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.wake = f"{prefix}wake"
+        self.shards = tuple(Shard(prefix, number) for number in range(SHARDS))
+
+    def room(self, tenant: str) -> Room:
+        """Return the keys of a tenant."""
+        return Room(self.prefix, tenant)
+
+    def shard(self, tenant: str) -> Shard:
+        """Return the shard's keys of a tenant."""
+        return self.shards[shard_of(tenant)]

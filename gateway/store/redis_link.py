@@ -1,0 +1,199 @@
+"""Commands to Redis and their replies: connections, time limits, and what a failure means.
+
+The one room of the client library, whose own retries are off: it would repeat a script whose reply was
+lost. All commands of a call travel together and end with a nonce that must come back last, so that the
+replies of one call are never taken for another's. A script that Redis forgot is loaded and sent again;
+nothing else is. No foreign exception leaves, and no key or figure is known here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from importlib import resources
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from gateway.errors import StoreUnavailable
+
+CONNECTIONS: Final = 32
+POOL_SECONDS: Final = 1.0
+"""How long a call waits for a connection: less than a commit may take."""
+ANSWER_SECONDS: Final = 1.0
+"""How long Redis may take to answer or to be reached. A slow store is a dead one."""
+SILENT_SECONDS: Final = 5.0
+"""How long a listener hears nothing before it asks for a sign of life."""
+
+Value = str | int | float | bytes
+Command = tuple[Value, ...]
+
+
+class Script(NamedTuple):
+    """A script by its text and the hash Redis knows it by."""
+
+    text: str
+    sha: str
+
+
+class Call(NamedTuple):
+    """A script with its keys and arguments."""
+
+    script: Script
+    keys: Sequence[str]
+    values: Sequence[Value]
+
+
+class Rejected(NamedTuple):
+    """Redis' word for why it did not do a command: its first word, such as `OOM`, and the rest."""
+
+    code: str
+    text: str
+
+    def fault(self) -> StoreUnavailable:
+        """Return the fault it amounts to."""
+        return StoreUnavailable(f"redis: {self.code}")
+
+
+def script(name: str) -> Script:
+    """Return a script that ships."""
+    text = resources.files("gateway.store").joinpath(f"scripts/{name}.lua").read_text("utf-8")
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+class Link:
+    """Connections to one Redis. Opens none before the first call."""
+
+    def __init__(self, url: str, seconds: float = ANSWER_SECONDS, connections: int = CONNECTIONS) -> None:
+        self._seconds = seconds
+        self._calls = 0
+        self._closed = False
+        self._pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections,
+            timeout=POOL_SECONDS,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            driver_info=None,
+        )
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies, in order; raises `StoreUnavailable` where one is an error."""
+        replies = await self.exchange(commands)
+        for reply in replies:
+            if isinstance(reply, Rejected):
+                raise reply.fault()
+        return replies
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts; return the reply of each, or why it was `Rejected`."""
+        commands = [_called(call) for call in calls]
+        replies = await self.exchange(commands)
+        unknown = [at for at, reply in enumerate(replies) if _forgotten(reply)]
+        if unknown:
+            await self.ask([("SCRIPT", "LOAD", text) for text in {calls[at].script.text for at in unknown}])
+            again = await self.exchange([commands[at] for at in unknown])
+            for at, reply in zip(unknown, again, strict=True):
+                replies[at] = reply
+        return replies
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands together; return the reply of each, or why it was `Rejected`.
+
+        Raises `StoreUnavailable` where not all replies came: what was sent may have been done.
+        """
+        if not commands:
+            return []
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        self._calls += 1
+        nonce = b"%d" % self._calls
+        try:
+            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            raise _fault(error) from error
+        try:
+            return await _exchange(connection, commands, nonce)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _fault(error) from error
+        finally:
+            await self._pool.release(connection)
+
+    async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
+        """Yield what is published, after None once it is subscribed; ends by a `StoreUnavailable`.
+
+        On a connection of its own, which is asked for a sign of life when it has been silent.
+        """
+        connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.connect()
+            await connection.send_command("SUBSCRIBE", channel)
+            while True:
+                reply = await _next(connection, SILENT_SECONDS)
+                if reply[0] == b"subscribe":
+                    yield None
+                elif reply[0] == b"message":
+                    yield reply[2]
+        except (RedisError, OSError, TimeoutError) as error:
+            raise _fault(error) from error
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        """Close all connections. Harmless twice."""
+        self._closed = True
+        await self._pool.disconnect()
+
+
+async def _exchange(connection: AbstractConnection, commands: Sequence[Command], nonce: bytes) -> list[Any]:
+    """Send and read; a connection whose replies were not all read, in order, is closed."""
+    whole = False
+    try:
+        packed = connection.pack_commands([*commands, ("ECHO", nonce)])
+        await connection.send_packed_command(packed, check_health=False)
+        replies = [await _reply(connection) for _ in commands]
+        whole = await _reply(connection) == nonce
+        if not whole:
+            raise ConnectionResetError("the replies are another call's")
+        return replies
+    finally:
+        if not whole:
+            await connection.disconnect(nowait=True)
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as error:
+        first, _, rest = str(error).partition(" ")
+        code = getattr(error, "status_code", None)
+        return Rejected(code, str(error)) if code else Rejected(first, rest)
+
+
+async def _next(connection: AbstractConnection, seconds: float) -> Any:
+    """Return the next message; a connection that is silent is pinged, and found dead by that."""
+    reply = await connection.read_response(timeout=seconds)
+    if reply is None:
+        await connection.send_command("PING")
+        reply = await connection.read_response()
+    return reply
+
+
+def _called(call: Call) -> Command:
+    return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.values)
+
+
+def _forgotten(reply: object) -> bool:
+    return isinstance(reply, Rejected) and reply.code == "NOSCRIPT"
+
+
+def _fault(error: BaseException) -> StoreUnavailable:
+    return StoreUnavailable(f"redis: {type(error).__name__}")

@@ -1,0 +1,334 @@
+"""A change as the script takes it: what it expects, and the commands that write it.
+
+Pure: changes in, keys and plain lists out. What a change writes to one key goes in one command. Order
+within a change: what was there and goes, what is put, what is dropped. A place in a list is the tenant's
+version and a number below `PLACES`, so that lists go by the order of commits, whoever made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from gateway.store.backend import KEYS_KEPT_MS, Change, DeliveryPut, DocDrop, DocPut, JobPut, News
+from gateway.store.redis_keys import Names, Room, ref
+from policies.model import EXACT, Upload
+
+if TYPE_CHECKING:
+    from gateway.store.backend import JobDrop, Kind
+    from gateway.store.contract import LedgerRow
+
+PLACES: Final = 65_536
+MOST: Final = 2_000
+"""Arguments of one command: a script's stack holds a few thousand."""
+HOLDERS: Final[dict[Kind, str]] = {"endpoint": "ep", "key": "ky", "upload": "up"}
+"""Which hash of a tenant holds documents of a kind."""
+
+Check = list[Any]
+Write = list[Any]
+_json = msgspec.json.Encoder()
+
+
+class Known(Struct, frozen=True):
+    """What must be known of a stored job to drop it: whose it is, and its deliveries with their endpoints."""
+
+    subject: str | None = None
+    told: dict[str, str] = {}
+
+
+class Heard(Struct, frozen=True, array_like=True):
+    """What is published: news, and which process tells them."""
+
+    by: str
+    news: News
+
+
+class Sheet:
+    """The keys of one script, each once, with the type it must have."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, int] = {}
+        self.types: list[str] = []
+
+    def __call__(self, key: str, kind: str) -> int:
+        """Return the number of a key, from 1."""
+        at = self.keys.get(key)
+        if at is None:
+            at = self.keys[key] = len(self.keys) + 1
+            self.types.append(kind)
+        return at
+
+
+class Writes:
+    """Commands gathered by key, in their order."""
+
+    def __init__(self, sheet: Sheet) -> None:
+        self._sheet = sheet
+        self.first: list[Write] = []
+        self._many: dict[tuple[str, int, str], list[Any]] = {}
+        self._gone: dict[tuple[str, int], list[Any]] = {}
+        self._last: list[Write] = []
+
+    def hset(self, key: str, *pairs: str | int) -> None:
+        """Set fields of a hash."""
+        self._many.setdefault(("HSET", self._sheet(key, "hash"), ""), []).extend(pairs)
+
+    def sadd(self, key: str, member: str) -> None:
+        """Add to a set."""
+        self._many.setdefault(("SADD", self._sheet(key, "set"), ""), []).append(member)
+
+    def zadd(self, key: str, score: int, member: str, how: str = "") -> None:
+        """Give a member of a sorted set its score. `how`: XX only one that is there, LT only downwards."""
+        self._many.setdefault(("ZADD", self._sheet(key, "zset"), how), []).extend((score, member))
+
+    def xadd(self, key: str, version: int, *pairs: str | int) -> None:
+        """Add the entry of a version to a stream."""
+        self.first.append(["XADD", self._sheet(key, "stream"), f"{version}-0", *pairs])
+
+    def hdel(self, key: str, field: str) -> None:
+        """Remove a field."""
+        self._gone.setdefault(("HDEL", self._sheet(key, "hash")), []).append(field)
+
+    def zrem(self, key: str, member: str) -> None:
+        """Remove a member of a sorted set."""
+        self._gone.setdefault(("ZREM", self._sheet(key, "zset")), []).append(member)
+
+    def delete(self, key: str, kind: str) -> None:
+        """Remove a key, last of all."""
+        self._last.append(["DEL", self._sheet(key, kind)])
+
+    def all(self) -> list[Write]:
+        """Return the commands in their order."""
+        many = [
+            [verb, key, *([how] if how else []), *part]
+            for (verb, key, how), values in self._many.items()
+            for part in _parts(values)
+        ]
+        gone = [[verb, key, *part] for (verb, key), values in self._gone.items() for part in _parts(values)]
+        return [*self.first, *many, *gone, *self._last]
+
+
+def _parts(values: list[Any]) -> Iterator[list[Any]]:
+    return (values[at : at + MOST] for at in range(0, len(values), MOST))
+
+
+class Packer:
+    """Packs the changes of one shard. `me` is the process that tells of them."""
+
+    def __init__(self, names: Names, me: str) -> None:
+        self._names = names
+        self._me = me
+        self.sheet = Sheet()
+
+    def group(self, changes: Sequence[tuple[Change, dict[str, Known], bool]]) -> list[Any]:
+        """Return the group of one tenant: changes, what is known of what they drop, whether to reserve."""
+        room = self._names.room(changes[0][0].tenant)
+        return [
+            self.sheet(room.t, "hash"),
+            [self._change(room, change, known, reserve=reserve) for change, known, reserve in changes],
+        ]
+
+    def _change(
+        self, room: Room, change: Change, known: dict[str, Known], *, reserve: bool
+    ) -> tuple[list[Check], list[Write], str, int]:
+        checks = list(self._checks(room, change, known))
+        writes = Writes(self.sheet)
+        if change.state is not None:
+            self._figures(room, change, writes)
+            self._beside(room, change, writes)
+        for at, put in enumerate(change.puts):
+            self._put(room, put, _place(change, at), writes)
+        for drop in change.drops:
+            self._drop(room, change, drop, known[drop.job], writes)
+        turn = -1 if change.expect is None else int(reserve)
+        return checks, writes.all(), self._news(change), turn
+
+    def _checks(self, room: Room, change: Change, known: dict[str, Known]) -> Iterator[Check]:
+        sheet = self.sheet
+        if change.expect is not None:
+            yield ["v", sheet(room.t, "hash"), change.expect, 1]
+        for (subject, key), row in change.keys.items():
+            if not row.over:
+                yield ["k", sheet(room.key(subject, key)[0], "hash"), change.now - KEYS_KEPT_MS]
+        yield from self._job_checks(room, change, known)
+        for told in change.deliveries:
+            name = told.delivery.id
+            yield ["e", sheet(room.dl, "hash"), name, int(not told.fresh)]
+            if told.fence is not None:
+                yield ["f", sheet(room.df, "hash"), name, told.fence, name]
+        if change.ledger:
+            yield ["x", sheet(room.led, "stream"), change.ledger[0].version]
+        if change.link is not None:
+            yield ["x", sheet(room.aud, "stream"), change.link.version]
+
+    def _job_checks(self, room: Room, change: Change, known: dict[str, Known]) -> Iterator[Check]:
+        sheet, fences = self.sheet, self._names.shards[room.shard].fence
+        for put in change.puts:
+            name = put.job.id
+            yield ["v", sheet(room.job(name), "hash"), put.expect, 0]
+            if put.fence is not None:
+                yield ["f", sheet(fences, "hash"), ref(name, room.tenant), put.fence, name]
+        for drop in change.drops:
+            yield ["v", sheet(room.job(drop.job), "hash"), drop.expect, 0]
+            yield ["n", sheet(room.of_job(drop.job), "hash"), len(known[drop.job].told)]
+
+    def _figures(self, room: Room, change: Change, writes: Writes) -> None:
+        """Write figures, references, keys, ledger and trail."""
+        state, shard = change.state, self._names.shards[room.shard]
+        assert state is not None  # noqa: S101 - for the type checker
+        writes.hset(room.t, "v", state.version, "d", _text(state.doc))
+        if change.expect == 0:
+            writes.sadd(shard.tenants, room.tenant)
+        for subject, user in change.users.items():
+            writes.hset(room.u, subject, _text(user.account))
+            if user.fresh:
+                writes.hset(room.s, subject, user.ref)
+        for (subject, key), row in change.keys.items():
+            at, name = room.key(subject, key)
+            writes.hset(at, "f", row.fingerprint, "j", row.job, "a", row.at)
+            if subject:  # a grant's key is never forgotten
+                writes.zadd(shard.kx, row.at, ref(name, room.tenant))
+        if change.ledger:
+            _bound(change.ledger)
+            writes.xadd(room.led, state.version, "r", _text(change.ledger))
+        if (link := change.link) is not None:
+            writes.xadd(room.aud, link.version, "a", link.at, "h", link.head, "r", link.rows.decode())
+            writes.zadd(shard.ax, link.at, room.tenant, "NX")
+
+    def _put(self, room: Room, put: JobPut, place: int, writes: Writes) -> None:
+        """Write a job, its places in lists and its place in the queue."""
+        job, shard = put.job, self._names.shards[room.shard]
+        name = ref(job.id, room.tenant)
+        writes.hset(room.job(job.id), "v", job.version, "d", put.doc, "u", job.subject)
+        if put.expect == 0:
+            for key in (room.ix, room.by(job.subject), room.open, room.wait):
+                writes.zadd(key, place, job.id)
+        if isinstance(put.due, int):
+            writes.zadd(room.due, put.due, job.id, "" if put.expect == 0 else "XX")
+            if put.expect == 0:
+                writes.zadd(shard.turn, put.due, room.tenant, "LT")
+                writes.hset(shard.weight, room.tenant, job.weight)
+        elif put.due == "drop":
+            writes.zrem(room.due, job.id)
+            writes.hdel(shard.fence, name)
+        if job.state != "queued":
+            writes.zrem(room.wait, job.id)
+        if job.ended_at is not None:
+            writes.zrem(room.open, job.id)
+            writes.zadd(shard.end, job.ended_at, name)
+
+    def _drop(self, room: Room, change: Change, drop: JobDrop, known: Known, writes: Writes) -> None:
+        """Remove a job with all its places and deliveries; write down what it leaves."""
+        shard, name = self._names.shards[room.shard], ref(drop.job, room.tenant)
+        subject = next((put.job.subject for put in change.puts if put.job.id == drop.job), known.subject)
+        for key in (room.ix, room.by(subject or ""), room.open, room.wait, room.due):
+            writes.zrem(key, drop.job)
+        writes.zrem(shard.end, name)
+        writes.hdel(shard.fence, name)
+        for delivery, endpoint in known.told.items():
+            forget(room, self._names, delivery, endpoint, writes)
+        writes.delete(room.job(drop.job), "hash")
+        writes.delete(room.of_job(drop.job), "hash")
+        self._leave(room, drop.job, drop.places, change.now, writes)
+
+    def _leave(self, room: Room, name: str, places: tuple[str, ...], now: int, writes: Writes) -> None:
+        shard = self._names.shards[room.shard]
+        writes.zadd(shard.gone, now, ref(name, room.tenant))
+        writes.hset(shard.places, ref(name, room.tenant), _text(places))
+
+    def _beside(self, room: Room, change: Change, writes: Writes) -> None:
+        """Write documents and deliveries: first what goes, then what is put."""
+        for endpoint in change.hushed:
+            self._silence(room, endpoint, writes)
+            writes.hset(room.hu, endpoint, change.state.version if change.state else 0)
+        for doc in change.docs:
+            if isinstance(doc, DocDrop):
+                self._drop_doc(room, doc, change.now, writes)
+            else:
+                self._put_doc(room, doc, writes)
+        for at, put in enumerate(change.deliveries):
+            self._tell(room, put, _place(change, at), writes)
+
+    def _silence(self, room: Room, endpoint: str, writes: Writes) -> None:
+        turns = self._names.shards[room.shard].dturn
+        writes.first.append(["DEL", self.sheet(room.pending(endpoint), "zset")])
+        writes.first.append(["ZREM", self.sheet(turns, "zset"), ref(endpoint, room.tenant)])
+
+    def _put_doc(self, room: Room, put: DocPut, writes: Writes) -> None:
+        writes.hset(getattr(room, HOLDERS[put.kind]), put.id, put.doc)
+        if isinstance(put.value, Upload):
+            shard = self._names.shards[room.shard]
+            writes.zadd(shard.upx, put.value.expires_at, ref(put.id, room.tenant))
+
+    def _drop_doc(self, room: Room, drop: DocDrop, now: int, writes: Writes) -> None:
+        shard = self._names.shards[room.shard]
+        writes.hdel(getattr(room, HOLDERS[drop.kind]), drop.id)
+        if drop.kind == "upload":
+            writes.zrem(shard.upx, ref(drop.id, room.tenant))
+            self._leave(room, drop.id, (), now, writes)
+        elif drop.kind == "endpoint":
+            self._silence(room, drop.id, writes)
+            keys = (room.told(drop.id), room.dl, room.df, shard.dlx)
+            kinds = ("zset", "hash", "hash", "zset")
+            numbers = [self.sheet(key, kind) for key, kind in zip(keys, kinds, strict=True)]
+            writes.first.append(["PURGE", *numbers, ref(drop.id, room.tenant)])
+            writes.first.append(["DEL", numbers[0]])
+            writes.hdel(room.hu, drop.id)
+
+    def _tell(self, room: Room, put: DeliveryPut, place: int, writes: Writes) -> None:
+        """Write a delivery with the version it is put by: one hushed later is not due."""
+        told, shard = put.delivery, self._names.shards[room.shard]
+        writes.hset(room.dl, told.id, f"{place // PLACES} {put.doc}")
+        if put.fresh:
+            writes.zadd(room.told(told.endpoint), place, told.id)
+            writes.zadd(shard.dlx, told.created_at, ref(told.id, ref(told.endpoint, room.tenant)))
+            if told.job is not None:
+                writes.hset(room.of_job(told.job), told.id, told.endpoint)
+        else:
+            writes.first.append(["HINCRBY", self.sheet(room.df, "hash"), told.id, 1])
+        if put.due is None:
+            writes.zrem(room.pending(told.endpoint), told.id)
+        else:
+            writes.zadd(room.pending(told.endpoint), put.due, told.id)
+            writes.zadd(shard.dturn, put.due, ref(told.endpoint, room.tenant), "LT")
+
+    def _news(self, change: Change) -> str:
+        jobs = tuple((put.job.subject, put.job.id) for put in change.puts)
+        due = any(put.expect == 0 for put in change.puts)
+        if not jobs and not change.deliveries:
+            return ""
+        return told_to_others(self._me, News(change.tenant, jobs, due, bool(change.deliveries)))
+
+
+def _bound(ledger: Sequence[LedgerRow]) -> None:
+    """Refuse figures that not every part of the store holds exactly; raises `OverflowError`."""
+    for row in ledger:
+        entry = row.entry
+        if max(abs(entry.granted), abs(entry.held), abs(entry.charged)) > EXACT:
+            raise OverflowError("a ledger entry is beyond what is held exactly")
+
+
+def told_to_others(me: str, news: News) -> str:
+    """Return news as they are published."""
+    return _text(Heard(me, news))
+
+
+def forget(room: Room, names: Names, delivery: str, endpoint: str, writes: Writes) -> None:
+    """Remove a delivery from all that names it but its job's list."""
+    writes.hdel(room.dl, delivery)
+    writes.hdel(room.df, delivery)
+    writes.zrem(room.told(endpoint), delivery)
+    writes.zrem(room.pending(endpoint), delivery)
+    writes.zrem(names.shards[room.shard].dlx, ref(delivery, ref(endpoint, room.tenant)))
+
+
+def _place(change: Change, at: int) -> int:
+    version = change.state.version if change.state is not None else 0
+    return version * PLACES + at
+
+
+def _text(value: object) -> str:
+    return _json.encode(value).decode()

@@ -1,0 +1,198 @@
+"""Due jobs in Redis: who comes next, leases, and giving them back.
+
+Tenants stand in line by shard, each by when it may be served; a claim reads the heads of all lines, shares
+what it wants out among them in turns, and leases by one script a shard. Nothing is known of other
+processes: a lease is held while its fence is the newest, and what this process holds it takes back when it
+ends. A process that dies keeps its leases until they run out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Literal
+
+from gateway.store.backend import TURN_TENANTS, UNREADABLE_MS, News
+from gateway.store.contract import Claim
+from gateway.store.redis_keys import ref, shard_of
+from gateway.store.redis_pack import Sheet, told_to_others
+from gateway.store.redis_reads import job_of
+
+if TYPE_CHECKING:
+    from gateway.store.redis_link import Call, Command
+    from gateway.store.redis_site import Site
+
+TICKS: Final = 4096
+"""Turns of one millisecond that are told apart; as many as a sorted set's score has room for."""
+LEASES: Final = 500
+"""Leases of one script."""
+Lease = tuple[str, str, int]
+"""Tenant, job and fence."""
+Verb = Literal["renew", "release", "reclaim"]
+
+
+class Queue:
+    """The queue of jobs. `held` is what this process has leased, by tenant and job."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._served = 0
+        self.held: dict[tuple[str, str], int] = {}
+
+    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
+        """Lease up to `n` due jobs until `until`, tenants in turn."""
+        claims: list[Claim] = []
+        while len(claims) < n:
+            waiting = await self._waiting(n - len(claims), now)
+            if not waiting:
+                break
+            leases = await self._lease(await self._weighed(waiting), n - len(claims), now, until)
+            claims += await self._read(leases, now)
+        return claims
+
+    async def next_due(self) -> int | None:
+        """Return the earliest instant at which something may be claimed."""
+        heads = await self._site.ask(
+            [("ZRANGE", shard.turn, 0, 0, "WITHSCORES") for shard in self._site.names.shards]
+        )
+        return min((int(float(head[1])) for head in heads if head), default=None)
+
+    async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
+        """Extend leases; an open attempt's longer lease is never shortened."""
+        lost = await self._change("renew", [_lease(claim) for claim in claims], until)
+        for tenant, job, fence in lost:
+            self.lose(tenant, job, fence)
+        return frozenset(job for _tenant, job, _fence in lost)
+
+    async def release(self, claims: Iterable[Claim], due: int) -> None:
+        """Make leased jobs due. Lost leases are passed over."""
+        leases = [_lease(claim) for claim in claims]
+        await self._change("release", leases, due)
+        for lease in leases:
+            self.lose(*lease)
+
+    async def reclaim(self, now: int) -> None:
+        """Make all this process holds due, and worth nothing to it."""
+        leases = [(tenant, job, fence) for (tenant, job), fence in self.held.items()]
+        await self._change("reclaim", leases, now)
+        self.held = {}
+
+    def lose(self, tenant: str, job: str, fence: int) -> None:
+        """Note that a lease is no longer held."""
+        if self.held.get((tenant, job)) == fence:
+            del self.held[tenant, job]
+
+    async def _waiting(self, n: int, now: int) -> list[tuple[float, str]]:
+        """Return the tenants whose turn has come, the longest waiting first."""
+        most = max(n, TURN_TENANTS)
+        heads = await self._site.ask(
+            [
+                ("ZRANGEBYSCORE", shard.turn, "-inf", f"({now + 1}", "WITHSCORES", "LIMIT", 0, most)
+                for shard in self._site.names.shards
+            ]
+        )
+        found = [
+            (float(score), tenant.decode())
+            for head in heads
+            for tenant, score in zip(head[::2], head[1::2], strict=True)
+        ]
+        return sorted(found)[:most]
+
+    async def _weighed(self, waiting: Sequence[tuple[float, str]]) -> dict[str, int]:
+        """Return the tenants in order, with how many jobs each gets a turn."""
+        names = self._site.names
+        weights = await self._site.ask([("HGET", names.shard(name).weight, name) for _at, name in waiting])
+        return {name: max(int(weight or 1), 1) for (_at, name), weight in zip(waiting, weights, strict=True)}
+
+    async def _lease(self, weights: dict[str, int], n: int, now: int, until: int) -> list[Lease]:
+        turns = self._turns(share(weights, n), now)
+        by_shard: defaultdict[int, list[str]] = defaultdict(list)
+        for tenant in turns:
+            by_shard[shard_of(tenant)].append(tenant)
+        number, stamp = self._site.number(), self._site.time()
+        calls: list[Call] = []
+        for at, tenants in by_shard.items():
+            shard = self._site.names.shards[at]
+            keys = [shard.turn, shard.fence, f"{shard.at}claims:{self._site.me}"]
+            keys += [self._site.names.room(tenant).due for tenant in tenants]
+            asks = [(tenant, *turns[tenant]) for tenant in tenants]
+            calls.append(self._site.call("claim", keys, (number, stamp, now, until, asks)))
+        answers = await self._site.answers(calls)
+        return [
+            (tenants[place - 1], job, fence)
+            for tenants, answer in zip(by_shard.values(), answers, strict=True)
+            for place, job, fence in answer
+        ]
+
+    def _turns(self, shares: Sequence[tuple[str, int]], now: int) -> dict[str, tuple[int, float]]:
+        """Return of each tenant how many it gets in all, and the turn after: behind all served before."""
+        turns: dict[str, tuple[int, float]] = {}
+        for tenant, most in shares:
+            self._served = (self._served + 1) % TICKS
+            turns[tenant] = turns.get(tenant, (0, 0.0))[0] + most, now + self._served / TICKS
+        return turns
+
+    async def _read(self, leases: Sequence[Lease], now: int) -> list[Claim]:
+        """Return what was leased; what cannot be read goes far behind, and what is gone is passed over."""
+        commands: list[Command] = [
+            ("HGET", self._site.names.room(tenant).job(job), "d") for tenant, job, _fence in leases
+        ]
+        texts = await self._site.ask(commands)
+        claims, bad = [], []
+        for lease, text in zip(leases, texts, strict=True):
+            tenant, name, fence = lease
+            job = job_of(self._site.reading, name, text)
+            if job is not None:
+                claims.append(Claim(job, fence))
+                self.held[tenant, name] = fence
+            elif text is not None:
+                bad.append(lease)
+        await self._change("release", bad, now + UNREADABLE_MS)
+        return claims
+
+    async def _change(self, verb: Verb, leases: Sequence[Lease], due: int) -> list[Lease]:
+        """Run a verb over leases, a script a shard; return those that were lost."""
+        lost: list[Lease] = []
+        for at in range(0, len(leases), LEASES):
+            lost += await self._change_some(verb, leases[at : at + LEASES], due)
+        return lost
+
+    async def _change_some(self, verb: Verb, leases: Sequence[Lease], due: int) -> list[Lease]:
+        by_shard: defaultdict[int, list[Lease]] = defaultdict(list)
+        for lease in leases:
+            by_shard[shard_of(lease[0])].append(lease)
+        site, calls = self._site, []
+        news = "" if verb == "renew" else told_to_others(site.me, News(due=True))
+        for at, some in by_shard.items():
+            shard, sheet = site.names.shards[at], Sheet()
+            sheet(shard.turn, "zset")
+            rows = [
+                (
+                    sheet(shard.fence, "hash"), ref(job, tenant),
+                    sheet(site.names.room(tenant).due, "zset"), job, tenant, fence, due,
+                )
+                for tenant, job, fence in some
+            ]  # fmt: skip
+            values = (verb, site.time(), site.names.wake, news, rows)
+            calls.append(site.call("lease", list(sheet.keys), values))
+        answers = await site.answers(calls)
+        return [
+            some[place - 1]
+            for some, answer in zip(by_shard.values(), answers, strict=True)
+            for place in answer
+        ]
+
+
+def share(weights: dict[str, int], n: int) -> list[tuple[str, int]]:
+    """Return who gets how many, turn by turn, until `n` are shared out. Everybody is taken to have enough."""
+    shares: list[tuple[str, int]] = []
+    while n > 0:
+        for tenant, weight in weights.items():
+            if n > 0:
+                shares.append((tenant, min(weight, n)))
+                n -= min(weight, n)
+    return shares
+
+
+def _lease(claim: Claim) -> Lease:
+    return claim.job.tenant, claim.job.id, claim.fence

@@ -1,0 +1,88 @@
+"""One process at one Redis: its connections, the keys' names, its number among the others, the time.
+
+What writes is sent by `surely`: where the reply is lost the same bytes go again, for as long as Redis
+would still take them. Scripts refuse what is older than that, so whoever gets no answer at all knows that
+nothing will be done later in their name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import StoreUnavailable
+from gateway.store.reads import Reading
+from gateway.store.redis_keys import Names
+from gateway.store.redis_link import Call, Command, Link, Rejected, Script, script
+from gateway.store.redis_time import StoreTime
+
+ALIVE_SECONDS: Final = 2.0
+"""How long a script may be late: as in the scripts."""
+AGAIN_SECONDS: Final = 0.01
+"""What lies between two sendings of the same bytes."""
+SCRIPTS: Final = ("claim", "commit", "deliver", "lease")
+
+_pack = msgspec.msgpack.Encoder()
+_unpack = msgspec.msgpack.Decoder()
+
+
+class Site:
+    """What all parts of the back end share."""
+
+    def __init__(
+        self, link: Link, names: Names, me: str, time: StoreTime, unreadable: Callable[[str], None]
+    ) -> None:
+        self.link = link
+        self.names = names
+        self.me = me
+        self.time = time
+        self.reading = Reading(unreadable)
+        self._scripts: dict[str, Script] = {name: script(name) for name in SCRIPTS}
+        self._numbers = itertools.count(1)
+
+    def number(self) -> int:
+        """Return the next number of what this process does."""
+        return next(self._numbers)
+
+    def call(self, name: str, keys: Sequence[str], values: Sequence[object]) -> Call:
+        """Return a call of a script, its values packed. Raises where they cannot be."""
+        return Call(self._scripts[name], keys, (_pack.encode(values),))
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Read: return the replies, in order."""
+        return await self.link.ask(commands)
+
+    async def surely(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts that may be sent twice; return the reply of each, or why it was `Rejected`."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ALIVE_SECONDS
+        while True:
+            try:
+                return await self.link.run(calls)
+            except StoreUnavailable:
+                if loop.time() >= until:
+                    raise
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def answers(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts that may be sent twice; return what each replied. One that was refused is a fault."""
+        replies = await self.surely(calls)
+        for reply in replies:
+            if isinstance(reply, Rejected):
+                raise reply.fault()
+        return [unpack(reply) for reply in replies]
+
+    async def learn_time(self) -> None:
+        """Ask Redis for its time."""
+        sent = self.time.mark()
+        ((seconds, micros),) = await self.ask([("TIME",)])
+        self.time.learn(sent, int(seconds) * 1000 + int(micros) // 1000)
+
+
+def unpack(reply: bytes) -> Any:
+    """Return what a script packed."""
+    return _unpack.decode(reply)

@@ -1,0 +1,157 @@
+-- Writes changes, each whole or not at all. Compares and writes; holds no rule of the house.
+--
+-- KEYS     every key it touches, all of one slot
+-- ARGV[1]  msgpack: {process, number, stamp, channel, types, groups}
+--   types   what each key must be, if it is there
+--   group   {key of the tenant's document, changes}: all changes of one tenant
+--   change  {checks, writes, news, reserve}
+-- Reply    msgpack: {number, time, {{verdict, lost...}...}...}
+--   a applied, m version moved, s something else is not as expected, w reserved by another, c too late
+--
+-- A change is checked to the end before its first write, and what it writes has been proven to work: keys
+-- are of their type, numbers of streams are above their last. A number that was written down answers for
+-- itself, so that the same bytes may be sent again.
+
+local ask = cmsgpack.unpack(ARGV[1])
+local me, number, stamp, channel, types, groups = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
+local LATE, EARLY, RESERVED, FORGET, MANY = 2000, 50, 10, 3600000, 40
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+for i, key in ipairs(KEYS) do
+  local is = redis.call('TYPE', key).ok
+  if is ~= 'none' and is ~= types[i] then
+    return redis.error_reply('MISTYPED a key is a ' .. is .. ' and should be a ' .. types[i])
+  end
+end
+
+local function figure(key, field)
+  return tonumber(redis.call('HGET', key, field) or 0) or 0
+end
+
+local function above(key, version)
+  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  return not last or tonumber(string.match(last[1], '^%d+')) < version
+end
+
+-- What a change expects: {kind, key, ...}. Returns whether it is so.
+local expects = {
+  v = function(c) return figure(c[2], 'v') == c[3] end,                       -- version of tenant or job
+  k = function(c)                                                             -- key free, or run out by then
+    local at = redis.call('HGET', c[2], 'a')
+    return not at or tonumber(at) <= c[3]
+  end,
+  f = function(c) return figure(c[2], c[3]) == c[4] end,                      -- lease held
+  e = function(c) return redis.call('HEXISTS', c[2], c[3]) == c[4] end,       -- there, or not
+  n = function(c) return redis.call('HLEN', c[2]) == c[3] end,                -- as many as were seen
+  q = function(c) return not redis.call('ZSCORE', c[2], c[3]) end,            -- no longer due
+  x = function(c) return above(c[2], c[3]) end,                               -- stream is below
+}
+
+-- Returns the verdict on a change: a letter, and the names of those whose lease is lost.
+local function verdict(checks)
+  local letter, lost = 'a', {}
+  for i, c in ipairs(checks) do
+    c[2] = KEYS[c[2]]
+    if not expects[c[1]](c) then
+      if c[1] == 'v' and i == 1 and c[4] == 1 then return 'm', lost end
+      if c[1] == 'f' then lost[#lost + 1] = c[5] end
+      letter = 's'
+    end
+  end
+  return letter, lost
+end
+
+-- Forgets deliveries of an endpoint that goes: {'PURGE', their order, they, their fences, by age, its reference}
+local function purge(w)
+  local ids = redis.call('ZRANGE', KEYS[w[2]], 0, -1)
+  for _, id in ipairs(ids) do
+    redis.call('HDEL', KEYS[w[3]], id)
+    redis.call('HDEL', KEYS[w[4]], id)
+    redis.call('ZREM', KEYS[w[5]], id .. ' ' .. w[6])
+  end
+end
+
+local function write(change)
+  for _, w in ipairs(change[2]) do
+    if w[1] == 'PURGE' then
+      purge(w)
+    else
+      w[2] = KEYS[w[2]]
+      redis.call(unpack(w))
+    end
+  end
+  if change[3] ~= '' then redis.call('PUBLISH', channel, change[3]) end
+end
+
+-- Returns what was written down of this process for a tenant: number, verdicts.
+local function before(doc)
+  local kept = redis.call('HGET', doc, 'op:' .. me)
+  if not kept then return 0, '' end
+  local n, letters = string.match(kept, '^(%d+):(%a*):')
+  return tonumber(n), letters
+end
+
+-- Forgets numbers of processes that have long been silent.
+local function forget(doc)
+  if redis.call('HLEN', doc) <= MANY then return end
+  local all = redis.call('HGETALL', doc)
+  for i = 1, #all, 2 do
+    local at = string.sub(all[i], 1, 3) == 'op:' and string.match(all[i + 1], ':(%d+)$')
+    if at and tonumber(at) < now - FORGET then redis.call('HDEL', doc, all[i]) end
+  end
+end
+
+local function reserved(doc)
+  local kept = redis.call('HGET', doc, 'turn')
+  if not kept then return false end
+  local who, till = string.match(kept, '^(.*):(%d+)$')
+  return who ~= me and tonumber(till) > now
+end
+
+local function settle(doc, changes)
+  local letters, answers, wrote = {}, {}, false
+  local waiting = reserved(doc)
+  for i, change in ipairs(changes) do
+    local letter, lost = 'c', {}
+    if stamp >= now - LATE and stamp <= now + EARLY then
+      if waiting and change[4] >= 0 then
+        letter = 'w'
+      else
+        letter, lost = verdict(change[1])
+      end
+    end
+    if letter == 'a' then
+      write(change)
+      wrote = wrote or #change[2] > 0
+      if change[4] >= 0 then redis.call('HDEL', doc, 'turn') end
+    elseif letter == 'm' and change[4] == 1 then
+      redis.call('HSET', doc, 'turn', me .. ':' .. string.format('%.0f', now + RESERVED))
+    end
+    letters[i] = letter
+    answers[i] = { letter, unpack(lost) }
+  end
+  if wrote then
+    local line = string.format('%.0f:%s:%.0f', number, table.concat(letters), now)
+    redis.call('HSET', doc, 'op:' .. me, line)
+    forget(doc)
+  end
+  return answers
+end
+
+local replies = {}
+for g, group in ipairs(groups) do
+  local doc = KEYS[group[1]]
+  local known, letters = before(doc)
+  if known < number then
+    replies[g] = settle(doc, group[2])
+  else
+    replies[g] = {}
+    for i = 1, #group[2] do
+      local first = known == number and string.sub(letters, i, i)
+      replies[g][i] = { first == 'a' and 'a' or (first and 's' or 'c') }
+    end
+  end
+end
+return cmsgpack.pack({ number, now, replies })

@@ -1,0 +1,110 @@
+"""A real Redis on a loopback port, for tests: its data in a folder of its own, with a log, evicting nothing.
+
+One a process of the test run is started when it is first asked for and ends with it; each test has a
+prefix of its own there. A test that stops, freezes or misconfigures a Redis starts one for itself.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
+SECONDS = 10.0
+
+
+class Redis:
+    """A running redis-server. `options` are words of its command line."""
+
+    def __init__(self, *options: str) -> None:
+        program = shutil.which("redis-server")
+        if program is None:
+            raise RuntimeError("redis-server is not installed: run `make test`")
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="redis-", dir=memory if memory.is_dir() else None))
+        self.port = _free_port()
+        self._command = [
+            program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+            "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
+            *options,
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it, with what its log holds, and wait until it answers."""
+        with (self.folder / "out").open("ab") as out:
+            self._process = subprocess.Popen(self._command, stdout=out, stderr=out)
+        until = time.monotonic() + SECONDS
+        while not self.answers():
+            if time.monotonic() > until or self._process.poll() is not None:
+                raise RuntimeError((self.folder / "out").read_text())
+            time.sleep(0.01)
+
+    def answers(self) -> bool:
+        """Whether it takes commands."""
+        try:
+            return self.say("PING") == b"+PONG"
+        except OSError:
+            return False
+
+    def say(self, *words: str) -> bytes:
+        """Send one command on a connection of its own; return the first line of the reply."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as connection:
+            parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+            connection.sendall(b"*%d\r\n%s" % (len(words), parts))
+            return connection.makefile("rb").readline().rstrip()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, such as one that freezes it."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def stop(self) -> None:
+        """Kill it at once; what it holds is in its log. Harmless twice."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop it and remove its folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+@cache
+def server() -> Redis:
+    """Return the Redis of this process of the test run."""
+    running, mine = Redis("--appendfsync", "no"), os.getpid()
+    atexit.register(lambda: running.remove() if os.getpid() == mine else None)
+    return running
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
