@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Mapping
@@ -92,6 +93,25 @@ async def test_durable_links_last_anywhere(opening: Opening, place: Mapping[str,
     assert (await stage.visit().ask("DELETE", f"/v1/jobs/{job['id']}")).status == 204
     for url in (output["url"], output["variants"]["thumb"]):
         assert (await seen(stage, url)).status == 404
+
+
+async def test_reader_revives_no_erased_job(opening: Opening, place: Mapping[str, Any]) -> None:
+    """A job deleted while the first readers of its thumbnail wait for it leaves neither picture nor copy."""
+    stage = await opening(providers=SANDBOX, bundle=lasting, **place)
+    ann = stage.visit()
+    for _ in range(4):
+        job = await ann.made()
+        output = job["outputs"][0]
+        links = [output["variants"]["thumb"]] * 3
+        *replies, deleted = await asyncio.gather(
+            *(seen(stage, link) for link in links), ann.ask("DELETE", f"/v1/jobs/{job['id']}")
+        )
+        assert deleted.status == 204
+        assert {reply.status for reply in replies} <= {200, 404, 503}
+        for url in (output["url"], *links):
+            key = stage.house.links.lasting(url.partition("/files/")[2])
+            assert key is not None
+            assert await stage.house.blobs.size(key) is None
 
 
 async def test_dead_storage_is_a_fault(opening: Opening, tmp_path: Path) -> None:
