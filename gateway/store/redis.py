@@ -9,7 +9,7 @@ only: there is no replica whose word would be waited for.
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ from gateway.store.redis_queue import Queue
 from gateway.store.redis_shelf import RedisShelf
 from gateway.store.redis_site import Site
 from gateway.store.redis_sweep import Sweeping
-from gateway.store.redis_time import StoreTime
+from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from gateway.store.redis_wake import Ear
 from policies.model import Job, ServiceKey
 
@@ -63,12 +63,13 @@ class RedisBackend:
         *,
         prefix: str = PREFIX,
         clock: Callable[[], int] | None = None,
+        time: StoreTime | None = None,
         crash: Hook = nowhere,
         unreadable: Callable[[str], None] = lambda _job: None,
     ) -> None:
-        steady = StoreTime(_steady_ms, _wall_ms)
-        self._site = Site(Link(url), Names(prefix), me, steady, unreadable)
-        self.clock = clock or steady
+        time = time or StoreTime(steady_us, wall_us)
+        self._site = Site(Link(url), Names(prefix), me, time, unreadable)
+        self.clock = clock or time
         self._commits = Commits(self._site, crash)
         self._queue = Queue(self._site)
         self._sweeping = Sweeping(self._site)
@@ -269,16 +270,7 @@ class RedisBackend:
         self._closed = True
         for ear in self._ears:
             await ear.close()
-        try:
+        with contextlib.suppress(StoreUnavailable):  # then the leases run out by themselves
             await self._queue.reclaim(self.clock())
             await self.shelf.reclaim()
-        finally:
-            await self._site.link.close()
-
-
-def _steady_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
+        await self._site.link.close()

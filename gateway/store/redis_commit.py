@@ -17,7 +17,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store.backend import Applied, Change, Failed, Loaded, Outcome, Refused, Want
 from gateway.store.guard import touched
 from gateway.store.redis_keys import shard_of
-from gateway.store.redis_link import Call, Command, Rejected
+from gateway.store.redis_link import Call, Command, Rejected, Silent
 from gateway.store.redis_pack import Known, Packer
 from gateway.store.redis_reads import answered, asked
 from gateway.store.redis_site import ALIVE_SECONDS, unpack
@@ -85,6 +85,8 @@ class Commits:
         sent = self._site.time.mark()
         try:
             replies = await self._site.surely(calls)
+        except Silent:
+            raise
         except StoreUnavailable as lost:
             return await self._ask(changes, parts, number, stamp, lost)
         verdicts: dict[int, Verdict] = {}

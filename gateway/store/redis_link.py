@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as Late
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.errors import StoreUnavailable
@@ -32,6 +33,14 @@ SILENT_SECONDS: Final = 5.0
 
 Value = str | int | float | bytes
 Command = tuple[Value, ...]
+
+
+class Silent(StoreUnavailable):
+    """Redis does not answer in time; it may yet do what it was asked."""
+
+
+class Cut(StoreUnavailable):
+    """A connection broke, or could not be made."""
 
 
 class Script(NamedTuple):
@@ -118,7 +127,7 @@ class Link:
         nonce = b"%d" % self._calls
         try:
             connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, TimeoutError) as error:
             raise _fault(error) from error
         try:
             return await _exchange(connection, commands, nonce)
@@ -127,17 +136,17 @@ class Link:
         finally:
             await self._pool.release(connection)
 
-    async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
+    async def listen(self, channel: str, silent: float = SILENT_SECONDS) -> AsyncIterator[bytes | None]:
         """Yield what is published, after None once it is subscribed; ends by a `StoreUnavailable`.
 
-        On a connection of its own, which is asked for a sign of life when it has been silent.
+        On a connection of its own, which is asked for a sign of life when it was silent for so many seconds.
         """
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()
             await connection.send_command("SUBSCRIBE", channel)
             while True:
-                reply = await _next(connection, SILENT_SECONDS)
+                reply = await _next(connection, silent)
                 if reply[0] == b"subscribe":
                     yield None
                 elif reply[0] == b"message":
@@ -196,4 +205,5 @@ def _forgotten(reply: object) -> bool:
 
 
 def _fault(error: BaseException) -> StoreUnavailable:
-    return StoreUnavailable(f"redis: {type(error).__name__}")
+    kind = Silent if isinstance(error, Late | TimeoutError) else Cut
+    return kind(f"redis: {type(error).__name__}")

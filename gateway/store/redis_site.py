@@ -17,11 +17,13 @@ import msgspec
 from gateway.errors import StoreUnavailable
 from gateway.store.reads import Reading
 from gateway.store.redis_keys import Names
-from gateway.store.redis_link import Call, Command, Link, Rejected, Script, script
+from gateway.store.redis_link import Call, Command, Cut, Link, Rejected, Script, Silent, script
 from gateway.store.redis_time import StoreTime
 
 ALIVE_SECONDS: Final = 2.0
-"""How long a script may be late: as in the scripts."""
+"""How late a script may be: as in the scripts."""
+PATIENCE_SECONDS: Final = 1.9
+"""How long a caller waits for Redis, whatever happens: then they hear that the store is not there."""
 AGAIN_SECONDS: Final = 0.01
 """What lies between two sendings of the same bytes."""
 SCRIPTS: Final = ("claim", "commit", "deliver", "lease")
@@ -53,20 +55,35 @@ class Site:
         return Call(self._scripts[name], keys, (_pack.encode(values),))
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Read: return the replies, in order."""
-        return await self.link.ask(commands)
+        """Send what may be done twice, such as reads; return the replies, in order.
+
+        A connection that broke while nobody used it is noticed by this, so there is a second try.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                try:
+                    return await self.link.ask(commands)
+                except Cut:
+                    return await self.link.ask(commands)
+        except TimeoutError:
+            raise Silent("redis: no answer") from None
 
     async def surely(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts that may be sent twice; return the reply of each, or why it was `Rejected`."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + ALIVE_SECONDS
-        while True:
-            try:
-                return await self.link.run(calls)
-            except StoreUnavailable:
-                if loop.time() >= until:
-                    raise
-            await asyncio.sleep(AGAIN_SECONDS)
+        """Run scripts that may be sent twice; return the reply of each, or why it was `Rejected`.
+
+        Raises `Silent` where Redis does not answer, and what stood in the way where it cannot be reached.
+        """
+        fault: StoreUnavailable = Silent("redis: no answer")
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while True:
+                    try:
+                        return await self.link.run(calls)
+                    except StoreUnavailable as raised:
+                        fault = raised
+                    await asyncio.sleep(AGAIN_SECONDS)
+        except TimeoutError:
+            raise fault from None
 
     async def answers(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts that may be sent twice; return what each replied. One that was refused is a fault."""
@@ -80,7 +97,7 @@ class Site:
         """Ask Redis for its time."""
         sent = self.time.mark()
         ((seconds, micros),) = await self.ask([("TIME",)])
-        self.time.learn(sent, int(seconds) * 1000 + int(micros) // 1000)
+        self.time.learn(sent, int(seconds) * 1_000_000 + int(micros))
 
 
 def unpack(reply: bytes) -> Any:

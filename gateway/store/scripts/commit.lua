@@ -5,7 +5,7 @@
 --   types   what each key must be, if it is there
 --   group   {key of the tenant's document, changes}: all changes of one tenant
 --   change  {checks, writes, news, reserve}
--- Reply    msgpack: {number, time, {{verdict, lost...}...}...}
+-- Reply    msgpack: {number, microseconds by Redis' clock, {{verdict, lost...}...}...}
 --   a applied, m version moved, s something else is not as expected, w reserved by another, c too late
 --
 -- A change is checked to the end before its first write, and what it writes has been proven to work: keys
@@ -154,4 +154,4 @@ for g, group in ipairs(groups) do
     end
   end
 end
-return cmsgpack.pack({ number, now, replies })
+return cmsgpack.pack({ number, time[1] * 1000000 + time[2], replies })

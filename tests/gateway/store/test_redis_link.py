@@ -1,0 +1,160 @@
+"""Connections to Redis: what a reply is, whose it is, and what its absence means."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.errors import StoreUnavailable
+from gateway.store.redis_link import Call, Cut, Link, Rejected, Script, Silent, script
+from gateway.store.redis_site import SCRIPTS
+from tests.fakes.redis import server
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture
+async def link() -> AsyncIterator[Link]:
+    """Connections to a real Redis."""
+    made = Link(server().url)
+    yield made
+    await made.close()
+
+
+@asynccontextmanager
+async def against(answer: Answer, seconds: float = 0.2) -> AsyncIterator[Link]:
+    """A link with one connection to something that answers in its own way."""
+    ended: list[asyncio.Event] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(asyncio.Event())
+        mine = ended[-1]
+        with contextlib.suppress(OSError):
+            await answer(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+        mine.set()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    link = Link(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0", seconds, connections=1)
+    yield link
+    await link.close()
+    listening.close()
+    await asyncio.gather(*(each.wait() for each in ended))
+
+
+async def test_errors_are_replies(link: Link) -> None:
+    """An error reply stands in its place among the others, and the connection goes on."""
+    key = "link:errors"
+    replies = await link.exchange([("SET", key, "x"), ("HGET", key, "f"), ("NOSUCH",), ("GET", key)])
+    assert [isinstance(reply, Rejected) for reply in replies] == [False, True, True, False]
+    assert [replies[1].code, replies[2].code, replies[3]] == ["WRONGTYPE", "ERR", b"x"]
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        await link.ask([("HGET", key, "f")])
+
+
+async def test_foreign_replies_are_refused() -> None:
+    """Replies that do not end with this call's nonce are not taken for its own."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"+someone's\r\n$1\r\n7\r\n")
+        await reader.read(1)
+
+    async with against(answer) as link:
+        with pytest.raises(Cut):
+            await link.exchange([("GET", "x")])
+
+
+async def test_silence_is_told_apart() -> None:
+    """No answer in time is silence: what was asked may be done yet. A closed link says that it is closed."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with against(answer) as link:
+        with pytest.raises(Silent):
+            await link.exchange([("GET", "x")])
+        await link.close()
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await link.exchange([("GET", "x")])
+
+
+async def test_crowded_link_is_unavailable() -> None:
+    """Whoever finds all connections taken waits a second at most, and is told that the store is not there."""
+    free = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await free.wait()
+
+    async with against(answer, seconds=5.0) as link:
+        first = asyncio.create_task(link.exchange([("GET", "x")]))
+        await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            await link.exchange([("GET", "y")])
+        assert not first.done()
+        free.set()
+        with pytest.raises(Cut):
+            await first
+
+
+async def test_nobody_home_is_unavailable() -> None:
+    """Where nothing listens, or the password is wrong, the store is not there; neither word is shown."""
+    for url in ("redis://127.0.0.1:1/0", f"redis://:hushhush@127.0.0.1:{server().port}/0"):
+        link = Link(url)
+        with pytest.raises(StoreUnavailable) as told:
+            await link.exchange([("PING",)])
+        assert "hush" not in str(told.value)
+        await link.close()
+
+
+async def test_unknown_script_is_loaded_once(link: Link) -> None:
+    """A script Redis does not know is loaded and run again, and only that one of those sent together."""
+    server().say("SCRIPT", "FLUSH")
+    text = "return redis.call('INCR', KEYS[1])"
+    made = Script(text, hashlib.sha1(text.encode()).hexdigest())
+    server().say("DEL", "link:a", "link:b")
+    assert await link.run([Call(made, ["link:a"], ())]) == [1]
+    other = Script(text + " ", hashlib.sha1(f"{text} ".encode()).hexdigest())
+    assert await link.run([Call(made, ["link:a"], ()), Call(other, ["link:b"], ())]) == [2, 1]
+
+
+async def test_listener_hears_and_ends(link: Link) -> None:
+    """A subscription says when it stands, then tells what is published, and ends with its connection."""
+    heard = link.listen("link:news")
+    assert await anext(heard) is None
+    server().say("PUBLISH", "link:news", "one")
+    assert await anext(heard) == b"one"
+    server().say("CLIENT", "KILL", "TYPE", "pubsub")
+    with pytest.raises(Cut):
+        await anext(heard)
+
+
+async def test_silent_listener_is_pinged() -> None:
+    """A listener that hears nothing asks for a sign of life, and ends where none comes."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.read(1000))
+        writer.write(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n")
+        asked.append(await reader.read(1000))
+        writer.write(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+        asked.append(await reader.read(1000))
+        await reader.read(1)
+
+    async with against(answer) as link:
+        with pytest.raises(Silent):
+            [_ async for _ in link.listen("x", silent=0.05)]
+    assert [b"SUBSCRIBE" in asked[0], b"PING" in asked[1], b"PING" in asked[2]] == [True, True, True]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+async def test_scripts_are_good_lua(link: Link, name: str) -> None:
+    """Each script that ships is one Redis takes, known by the hash that is told of it."""
+    (sha,) = await link.ask([("SCRIPT", "LOAD", script(name).text)])
+    assert sha.decode() == script(name).sha

@@ -1,0 +1,57 @@
+"""Redis' time as a process knows it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.store.redis_time import StoreTime
+
+
+class Ticks:
+    """A steady clock moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = 1_000_000
+
+    def __call__(self) -> int:
+        """Return its time."""
+        return self.at
+
+
+@given(
+    wrong=st.integers(-(10**9), 10**9),
+    trips=st.lists(st.tuples(st.integers(0, 900_000), st.integers(0, 900_000)), min_size=1, max_size=9),
+)
+def test_time_stays_within_the_trip(wrong: int, trips: list[tuple[int, int]]) -> None:
+    """However wrong this host's clock, after a reply the estimate is off by no more than the trip took."""
+    steady = Ticks()
+    ahead = 5_000_000_000
+    known = StoreTime(steady, lambda: steady.at + ahead + wrong)
+    for there, back in trips:
+        sent = known.mark()
+        steady.at += there
+        told = steady.at + ahead
+        steady.at += back
+        known.learn(sent, told)
+        off = known() - (steady.at + ahead) // 1000
+        assert -back // 1000 - 1 <= off <= there // 1000 + 1
+
+
+def test_time_follows_a_step() -> None:
+    """Where Redis' host sets its clock back or forward, the next reply brings the estimate along."""
+    steady = Ticks()
+    known = StoreTime(steady, lambda: 0)
+    for told in (7_000, 6_000, 9_000):
+        known.learn(known.mark(), told * 1000)
+        assert known() == told
+
+
+def test_time_does_not_leap() -> None:
+    """A reply that the estimate agrees with changes nothing, however long it took."""
+    steady = Ticks()
+    known = StoreTime(steady, lambda: 50_000_000)
+    sent = known.mark()
+    steady.at += 800_000
+    known.learn(sent, 50_400_000)
+    assert known() == 50_800
