@@ -7,6 +7,7 @@ know is passed over and named in `Safelight-Ignored`. All four keys of `balance`
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -22,7 +23,7 @@ from gateway.dialects.speech import (
     refusal_headers,
     tell,
 )
-from gateway.errors import CATALOGUE, Problem
+from gateway.errors import CATALOGUE, Fault, Problem
 from gateway.manners import Manner
 from policies import prompts, quota
 from policies.access import Action
@@ -300,8 +301,9 @@ class GptImage2Ai:
         status, code, message = _spelled(problem)
         body: dict[str, object] = {"error": code, "message": message}
         if status == 402 and exchange.caller is not None:
-            exchange.usage = await self._jobs.usage(exchange.caller)
-            body |= self._balance(exchange, exchange.usage)
+            with contextlib.suppress(Fault):  # the balance is optional, and the refusal stands without it
+                exchange.usage = await self._jobs.usage(exchange.caller)
+                body |= self._balance(exchange, exchange.usage)
         return tell(body, status, refusal_headers(problem))
 
 

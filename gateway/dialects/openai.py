@@ -209,7 +209,7 @@ def listening(exchange: Exchange) -> float | None:
 def _repeats(exchange: Exchange) -> bool:
     """Say whether a request is one its sender sent before, and got no answer to."""
     count = exchange.fields.get(REPEATS, b"0")
-    return count.isdigit() and int(count) > 0
+    return count.isdigit() and count.strip(b"0") != b""
 
 
 async def _brought(exchange: Exchange) -> Brought:

@@ -62,7 +62,7 @@ class Speaker(Protocol):
         ...
 
     async def problem(self, problem: Problem, exchange: Exchange) -> Answer:
-        """Return the answer that tells of a problem in this dialect. Raises nothing but faults."""
+        """Return the answer that tells of a problem in this dialect. Raises nothing: nobody is behind it."""
         ...
 
 
