@@ -395,7 +395,7 @@ class Jobs:
         answer = await self._store.cancel(
             who.principal.tenant,
             job_id,
-            _counting(who.terms),
+            quota.write(who.terms),
             Record(action="job.cancel"),
             by=who.principal.subject,
         )
@@ -419,7 +419,7 @@ class Jobs:
         answer = await self._store.erase(
             who.principal.tenant,
             job_id,
-            _counting(who.terms),
+            quota.write(who.terms),
             Record(action="job.erase"),
             by=who.principal.subject,
         )
@@ -486,7 +486,3 @@ def _admitting(job: str, price: int, terms: Terms) -> Callable[[Usage, int], Adm
 
 def _denying(deny: Deny) -> Callable[[Usage, int], Admitted | Deny]:
     return lambda _usage, _now: deny
-
-
-def _counting(terms: Terms) -> Callable[[Usage, int], Usage | Deny]:
-    return lambda usage, now: quota.count(usage, now, "write", terms)

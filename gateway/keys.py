@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
     from gateway.jobs import Caller
-    from gateway.store.contract import Count, Store
+    from gateway.store.contract import Store
     from policies.model import Principal
-    from policies.quota import Terms
 
     TurnedAway = Callable[[Principal, str, str], Awaitable[None]]
     """Tells the trail of a caller who may not do what they asked: who, the code, what for."""
@@ -87,7 +86,7 @@ class Keys:
             expires_at=now + asked.expires_in_days * DAY_MS,
         )
         record = Record(action="key.create", role=str(mandate.roles[-1]))
-        kept = await self._store.put_key(key, _counting(who.terms), record, by=principal.subject)
+        kept = await self._store.put_key(key, quota.write(who.terms), record, by=principal.subject)
         if isinstance(kept, Denied):
             raise Problem.of(kept.deny)
         return Made(key, text)
@@ -115,7 +114,7 @@ class Keys:
             raise Problem("not_found")
         record = Record(action="key.revoke", role=str(key.roles[-1]))
         answer = await self._store.revoke_key(
-            principal.tenant, key_id, _counting(who.terms), record, by=principal.subject
+            principal.tenant, key_id, quota.write(who.terms), record, by=principal.subject
         )
         match answer:
             case Absent():
@@ -128,7 +127,3 @@ class Keys:
         if deny.reason is Reason.FORBIDDEN:
             await self._turned_away(principal, str(deny.reason), action)
         return Problem.of(deny)
-
-
-def _counting(terms: Terms) -> Count:
-    return lambda usage, now: quota.count(usage, now, "write", terms)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.jobs import Caller
     from gateway.secrets import Keyring
     from gateway.store.contract import Store
-    from policies.model import InputRef, Job, JobRequest, MediaType, Usage
+    from policies.model import InputRef, Job, JobRequest, MediaType
 
 URL_SECONDS: Final = 300
 USABLE_MS: Final = quota.DAY_MS
@@ -151,10 +151,8 @@ class Uploads:
         return kept
 
     async def _put(self, who: Caller, upload: Upload, key: Key | None) -> tuple[Upload, bool]:
-        def count(usage: Usage, now: int) -> Usage | Deny:
-            return quota.count(usage, now, "write", who.terms)
-
-        answer = await self._store.put_upload(upload, count, Record(action="upload.create"), key=key)
+        record = Record(action="upload.create")
+        answer = await self._store.put_upload(upload, quota.write(who.terms), record, key=key)
         match answer:
             case Denied(deny, _):
                 raise Problem.of(deny)

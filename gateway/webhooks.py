@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     from gateway.jobs import Caller
     from gateway.secrets import Keyring
-    from gateway.store.contract import Count, DeliveryPage, Endpoints, Store
+    from gateway.store.contract import DeliveryPage, Endpoints, Store
     from policies.model import Principal
-    from policies.quota import Terms
     from policies.webhooks import Form
 
     Judge = Callable[[str], Awaitable[bool]]
@@ -219,7 +218,7 @@ class Webhooks:
         answer = await self._store.change_endpoint(
             who.principal.tenant,
             rule,
-            _counting(who.terms),
+            quota.write(who.terms),
             Record(action=action),
             by=who.principal.subject,
         )
@@ -227,7 +226,7 @@ class Webhooks:
 
     async def _send(self, who: Caller, told: Delivery, action: str) -> Delivery:
         answer = await self._store.put_delivery(
-            told, _counting(who.terms), Record(action=action, job=told.job), by=who.principal.subject
+            told, quota.write(who.terms), Record(action=action, job=told.job), by=who.principal.subject
         )
         kept = _taken(answer)
         assert isinstance(kept, Kept)  # noqa: S101 - a delivery that is put is there
@@ -273,7 +272,3 @@ def _endpoint(kept: Kept | Dropped) -> Endpoint:
     assert isinstance(kept, Kept)  # noqa: S101 - a rule that returns an endpoint drops none
     assert isinstance(kept.value, Endpoint)  # noqa: S101 - nor does it keep anything else
     return kept.value
-
-
-def _counting(terms: Terms) -> Count:
-    return lambda usage, now: quota.count(usage, now, "write", terms)

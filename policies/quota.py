@@ -19,6 +19,8 @@ from msgspec.structs import replace
 from policies.model import Account, Deny, Entry, Hold, Reason, Usage, Window
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from policies.bundle import Plan
     from policies.model import Job, Money
 
@@ -185,6 +187,11 @@ def count(usage: Usage, now: int, counter: Counter, terms: Terms) -> Usage | Den
             rule=f"limit.{counter}",
         )
     return Usage(_counted(usage.tenant, counter, now), _counted(usage.user, counter, now))
+
+
+def write(terms: Terms) -> Callable[[Usage, int], Usage | Deny]:
+    """Return the rule a store asks for every call that writes and makes no job."""
+    return lambda usage, now: count(usage, now, "write", terms)
 
 
 def _flight(usage: Usage, terms: Terms) -> Deny | None:

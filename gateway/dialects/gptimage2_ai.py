@@ -12,15 +12,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from gateway.api.jobs import idempotency_key
 from gateway.dialects.speech import (
-    REPLAYED,
     Call,
     ignored,
     image,
     job_of,
     read_object,
     refusal_headers,
+    submitted,
     tell,
 )
 from gateway.errors import CATALOGUE, Fault, Problem
@@ -245,15 +244,9 @@ class GptImage2Ai:
         unused = [name for name in body if name not in FIELDS]
         if body.get("imageUrls") and request.operation == "generate":
             unused.append("imageUrls")
-        headers = [*ignored(exchange, unused)]
-        accepted = await self._jobs.submit(exchange.who, request, idempotency_key(exchange), MANNER)
-        exchange.usage, exchange.job = accepted.usage, accepted.job.id
-        exchange.replayed = accepted.replayed
-        if accepted.replayed:
-            headers.append(REPLAYED)
-        else:
-            self._parts.telemetry.held(accepted.job.hold.amount)
-        return tell(self._view(exchange, accepted.job, accepted.usage), 202, headers)
+        accepted, replayed = await submitted(self._parts, exchange, request, MANNER)
+        shown = self._view(exchange, accepted.job, accepted.usage)
+        return tell(shown, 202, (*ignored(exchange, unused), *replayed))
 
     async def poll(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
         """Read a job in gptimage2.ai's words.

@@ -21,6 +21,7 @@ from gateway.dialects.speech import (
     job_of,
     read_object,
     refusal_headers,
+    submitted,
     tell,
 )
 from gateway.dialects.zod import Body, Issue, sentence
@@ -200,19 +201,10 @@ class GptImage2Plus:
         request = request_of(body)
         if body.issues:
             return _invalid(exchange, body.issues)
-        headers = [
-            *ignored(exchange, body.others("prompt", "type", "size", "quality", "n", "inputImageKeys"))
-        ]
-        key = idempotency_key(exchange)
-        accepted = await self._jobs.submit(exchange.who, request, key, manner_of(request))
-        exchange.usage, exchange.job = accepted.usage, accepted.job.id
-        exchange.replayed = accepted.replayed
-        if accepted.replayed:
-            headers.append(REPLAYED)
-        else:
-            self._parts.telemetry.held(accepted.job.hold.amount)
+        unused = ignored(exchange, body.others("prompt", "type", "size", "quality", "n", "inputImageKeys"))
+        accepted, replayed = await submitted(self._parts, exchange, request, manner_of(request))
         shown = {"generationId": accepted.job.id, "status": status_of(accepted.job)}
-        return tell(shown, 202, headers)
+        return tell(shown, 202, (*unused, *replayed))
 
     async def upload(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
         """Announce an image to edit.

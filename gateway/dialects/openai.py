@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Raw
 
 from gateway.api.exchange import JSON, Answer, encode
-from gateway.api.jobs import idempotency_key
 from gateway.api.waiting import until_news
 from gateway.dialects import openai_bodies, openai_errors
 from gateway.dialects.forms import is_form, read_form
-from gateway.dialects.speech import NO_STORE, REPLAYED, Call, ignored, image, read_object
+from gateway.dialects.speech import NO_STORE, Call, ignored, image, read_object, submitted
 from gateway.errors import Problem
 from gateway.manners import Manner
 from policies.access import Action
@@ -126,15 +125,10 @@ class OpenAI:
 
     async def _made(self, exchange: Exchange, wish: Wish) -> Answer:
         """Submit, wait, and answer with what came of it."""
-        headers = [*ignored(exchange, wish.ignored)]
+        unused = ignored(exchange, wish.ignored)
         manner = AGAIN if _repeats(exchange) else FIRST
-        accepted = await self._jobs.submit(exchange.who, wish.request, idempotency_key(exchange), manner)
-        job = accepted.job
-        exchange.usage, exchange.job, exchange.replayed = accepted.usage, job.id, accepted.replayed
-        if accepted.replayed:
-            headers.append(REPLAYED)
-        else:
-            self._parts.telemetry.held(job.hold.amount)
+        accepted, replayed = await submitted(self._parts, exchange, wish.request, manner)
+        job, headers = accepted.job, (*unused, *replayed)
         if not job.state.ended:
             job = await self._waited(exchange, job)
         if job.state is JobState.SUCCEEDED:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from gateway.api import problems
 from gateway.api.exchange import JSON, Answer, encode
+from gateway.api.jobs import idempotency_key
 from gateway.errors import Problem
 from gateway.strict import Flawed, decode_json
 from policies import ids
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
     from gateway.api.exchange import Exchange, Headers
     from gateway.blobs import Blobs, Links
     from gateway.images import Studio
-    from gateway.jobs import Jobs
+    from gateway.jobs import Accepted, Jobs
     from gateway.lifetime import Lifetime
+    from gateway.manners import Manner
     from gateway.telemetry import Telemetry
     from gateway.uploads import Uploads
     from gateway.webhooks import Webhooks
     from policies.access import Action
-    from policies.model import Dialect, Output
+    from policies.model import Dialect, JobRequest, Output
 
 NO_STORE: Final = (b"cache-control", b"no-store")
 REPLAYED: Final = (b"idempotent-replayed", b"true")
@@ -80,6 +82,19 @@ class SpeakerParts:
     telemetry: Telemetry
     public_url: Callable[[], str]
     sync_seconds: float = 110.0
+
+
+async def submitted(
+    parts: SpeakerParts, exchange: Exchange, request: JobRequest, manner: Manner
+) -> tuple[Accepted, Headers]:
+    """Submit a job under the request's key, if it has one; return it, and the header of a replay for one."""
+    accepted = await parts.jobs.submit(exchange.who, request, idempotency_key(exchange), manner)
+    exchange.usage, exchange.job = accepted.usage, accepted.job.id
+    exchange.replayed = accepted.replayed
+    if accepted.replayed:
+        return accepted, (REPLAYED,)
+    parts.telemetry.held(accepted.job.hold.amount)
+    return accepted, ()
 
 
 async def read_object(exchange: Exchange) -> dict[str, object]:

@@ -136,10 +136,10 @@ def test_later_window_decides_retry() -> None:
 def test_windows_do_not_mix() -> None:
     """Submits and other writes are counted apart."""
     terms = Terms(WIDE, replace(WIDE, submit=1, write=1), 0)
-    once = quota.count(FUNDED, NOW, "write", terms)
+    once = quota.write(terms)(FUNDED, NOW)
     assert isinstance(once, Usage)
     assert isinstance(quota.count(once, NOW, "submit", terms), Usage)
-    assert isinstance(quota.count(once, NOW, "write", terms), Deny)
+    assert isinstance(quota.write(terms)(once, NOW), Deny)
 
 
 def test_standing_tells_what_is_left() -> None:
