@@ -206,8 +206,8 @@ def may_keep_keys(who: Principal) -> Allow | Deny:
 def mandate(who: Principal, asked: KeyRequest, plans: Collection[str]) -> Mandate | Deny:
     """Decide whom a key the caller asks for speaks for, and with what. `plans` are those that exist.
 
-    Nobody gives away what they do not have: roles and scopes are the caller's own or fewer. The tenant's
-    admins make keys for any of its subjects and on any plan. No key is a platform admin's.
+    Nobody gives away what they do not have: roles, scopes and plan are the caller's own or fewer. The
+    tenant's admins make keys for any of its subjects, a platform admin on any plan. No key is one's.
     """
     allowed = may_keep_keys(who)
     if isinstance(allowed, Deny):
@@ -251,8 +251,8 @@ def _beyond(who: Principal, asked: KeyRequest, subject: str) -> str | None:
         return "Keys of other subjects are made by the tenant's admins."
     if not {Role.USER, *who.roles} >= set(asked.roles):
         return "A service key has no role above its maker's."
-    if asked.plan not in (None, who.plan) and not who.is_admin:
-        return "Another plan than one's own is given by the tenant's admins."
+    if asked.plan not in (None, who.plan) and Role.PLATFORM_ADMIN not in who.roles:
+        return "Another plan than one's own is the operator's to give: plans are what tenants buy."
     if who.scopes is not None and not who.scopes >= set(asked.scopes or ()):
         return "A service key has no scope its maker lacks."
     return None

@@ -97,7 +97,7 @@ def _admin(house: House, tenant: str) -> Caller:
     """Return the caller this desk acts as; `Refusal` for what is no tenant's name."""
     if not access.TENANT.fullmatch(tenant):
         raise Refusal(f"{tenant!r} is not a tenant's name")
-    who = Principal(tenant, OPERATOR, frozenset({Role.USER, Role.TENANT_ADMIN}))
+    who = Principal(tenant, OPERATOR, frozenset(Role))
     return house.jobs.admit_caller(who)
 
 

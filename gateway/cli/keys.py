@@ -117,7 +117,7 @@ def desk_of(place: Place, environ: Mapping[str, str], log: BinaryIO) -> Iterator
         return
     url = None if place.config is not None else dev.read_run(place.data)
     if url is not None and answers(url):
-        admin = Principal(place.tenant, OPERATOR, frozenset({Role.USER, Role.TENANT_ADMIN}))
+        admin = Principal(place.tenant, OPERATOR, frozenset(Role))
         now = time.time_ns() // 1_000_000
         yield Server(Client(url, dev.token(secret_in(place.data), admin, now, TOKEN_SECONDS)))
         return

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Raw
@@ -51,6 +53,10 @@ USAGE: Final[Mapping[str, object]] = {
     "input_tokens_details": {"text_tokens": 0, "image_tokens": 0},
 }
 """What is charged here are credits; there are no tokens to tell of."""
+EACH_BYTES: Final = 128 * 2**20
+ALL_BYTES: Final = 512 * 2**20
+"""How many bytes of edits are in memory at once, of one caller and of all: bodies come before limits do."""
+ROOM_MS: Final = 1_000
 LIGHT: Final = 64 * 1024
 """Bytes up to which a body is read or written in place; more would hold up the loop."""
 
@@ -64,6 +70,7 @@ class OpenAI:
     def __init__(self, parts: SpeakerParts) -> None:
         self._parts = parts
         self._jobs = parts.jobs
+        self._bodies: Counter[tuple[str, str]] = Counter()
 
     def calls(self) -> Sequence[Call]:
         """Return the calls of this API."""
@@ -87,15 +94,39 @@ class OpenAI:
         As a form with files, as the SDKs send it, or as JSON with links or data URLs.
         """
         self._admit()
+        with self._room(exchange):
+            wish = await self._edited(exchange)
+        return await self._made(exchange, wish)
+
+    async def _edited(self, exchange: Exchange) -> Wish:
+        """Return what a body asks for, its images kept as uploads."""
         brought = await _brought(exchange)
         inputs = [await self._kept(exchange.who, each) for each in brought.images]
         mask = None if brought.mask is None else await self._mask(exchange.who, brought.mask)
         request = openai_bodies.edited(brought.wish.request, inputs, mask)
-        return await self._made(exchange, brought.wish._replace(request=request))
+        return brought.wish._replace(request=request)
 
     async def problem(self, problem: Problem, _exchange: Exchange) -> Answer:
         """Return the answer that tells of a problem."""
         return openai_errors.of_problem(problem)
+
+    @contextlib.contextmanager
+    def _room(self, exchange: Exchange) -> Iterator[None]:
+        """Hold memory for a body while it is read; `Problem` (429) where there is none left."""
+        principal = exchange.who.principal
+        who = (principal.tenant, principal.subject)
+        length = exchange.fields.get(b"content-length")
+        size = exchange.body_cap if length is None else int(length)
+        if self._bodies[who] + size > EACH_BYTES or self._bodies.total() + size > ALL_BYTES:
+            told = "As many edits are being read as there is room for; send this one again soon."
+            raise Problem("too_many_in_flight", told, retry_after_ms=ROOM_MS)
+        self._bodies[who] += size
+        try:
+            yield
+        finally:
+            self._bodies[who] -= size
+            if not self._bodies[who]:
+                del self._bodies[who]
 
     def _admit(self) -> None:
         if self._parts.lifetime.draining:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.audit import Record
@@ -96,7 +97,8 @@ async def test_trail_tells_both_ends(place: Desk) -> None:
         (HOLDER, {}, "forbidden"),
         (ANN, {"subject": "bob"}, "forbidden"),
         (ANN, {"roles": (Role.TENANT_ADMIN,)}, "forbidden"),
-        (BOSS, {"plan": "none"}, "invalid_request"),
+        (BOSS, {"plan": "pro"}, "forbidden"),
+        (msgspec.structs.replace(BOSS, roles=frozenset(Role)), {"plan": "none"}, "invalid_request"),
         (ANN, {"prefix": "no way"}, "invalid_request"),
     ],
 )

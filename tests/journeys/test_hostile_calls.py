@@ -329,3 +329,20 @@ async def test_hostile_receivers_are_borne(house: Stage, ann: Visitor, name: str
         assert told["state"] == state
         assert len(receiver.requests) == 1
     assert (await ann.ask("DELETE", f"/v1/webhooks/{hook}")).status == 204
+
+
+async def test_bodies_have_room_or_wait(ann: Visitor) -> None:
+    """A caller whose edits are being read in a hundred megabytes is told to send the next one soon."""
+    head = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(64 * 2**20)}
+    begun = ann.request("POST", "/v1/images/edits", head)
+    async with await ann.dial() as one, await ann.dial() as two, await ann.dial() as third:
+        for line in (one, two):
+            line.write(begun)
+            await ann.get("/livez")
+        third.write(begun)
+        refused = await third.whole()
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert (refused.json["error"]["code"], refused.headers["x-should-retry"]) == (
+        "rate_limit_exceeded",
+        "true",
+    )

@@ -111,12 +111,21 @@ async def test_bad_key_wishes_are_placed(site: Site, asked: dict[str, Any], plac
     assert site.shelf.keys == []
 
 
-@pytest.mark.parametrize("asked", [{"subject": "bob"}, {"roles": ["tenant_admin"]}, {"plan": "pro"}])
+@pytest.mark.parametrize("asked", [{"subject": "bob"}, {"roles": ["tenant_admin"]}])
 async def test_more_than_own_is_forbidden(site: Site, asked: dict[str, Any]) -> None:
     """Asking for more than one has is 403, for users; the tenant's admins may."""
     answer = await site.post("/v1/keys", asked)
     assert (answer.status, answer.json["code"]) == (403, "forbidden")
     assert (await make(site, site.admin, **asked))["key"]
+
+
+async def test_plans_are_not_given_away(site: Site) -> None:
+    """Not even a tenant's admin makes a key of a plan the tenant did not buy."""
+    for who in (site.bearer(), site.admin):
+        kind = ("Content-Type", "application/json")
+        answer = await site.ask("POST", "/v1/keys", who, kind, body=b'{"plan": "max"}')
+        assert (answer.status, answer.json["code"]) == (403, "forbidden")
+    assert site.shelf.keys == []
 
 
 async def test_holder_is_known_everywhere(site: Site) -> None:
