@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, Final
@@ -46,7 +45,7 @@ from gateway.runs import Parts
 from gateway.secrets import Keyring, Secret
 from gateway.store.contract import Retention
 from gateway.store.engine import Engine
-from gateway.store.sqlite import SqliteBackend
+from gateway.store.opening import How, open_backend
 from gateway.telemetry import Reading, Telemetry
 from gateway.trail import Trail
 from gateway.uploads import UploadParts, Uploads
@@ -63,7 +62,8 @@ if TYPE_CHECKING:
     from gateway.api.exchange import ASGIApp
     from gateway.policy import PolicyFiles
     from gateway.providers.adapter import Adapter
-    from gateway.settings import ProviderSettings, Settings
+    from gateway.settings import ProviderSettings, Role, Settings
+    from gateway.store.backend import Backend
     from gateway.store.contract import Store
 
 VERSION: Final = version_of("safelight")
@@ -78,7 +78,7 @@ class Choices(Struct, frozen=True):
     """What is not in the settings: how this process was started, and what tests put in its place.
 
     `adapters` opens a provider kind's adapter, `blobs` the place a URL names; `around` returns what is used
-    as the store.
+    as the store. Without `now` it is the store's time that counts.
     """
 
     dev: bool = False
@@ -91,7 +91,8 @@ class Choices(Struct, frozen=True):
     crash: Hook = nowhere
     body_seconds: float = 20.0
     policy_seconds: float = POLICY_SECONDS
-    now: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    now: Callable[[], int] | None = None
+    role: Role = "all"
     coin: Callable[[int], bytes] = field(default_factory=Coin)
     chance: Callable[[], float] = random.random
 
@@ -106,8 +107,9 @@ class House:
         self.telemetry = telemetry
         self.lifetime = Lifetime()
         self._address = settings.server.address
-        self.now = choices.now
         self._choices = choices
+        self._backend = self._open_backend()
+        self.now = self._backend.clock
         self._files = files
         self._background: list[asyncio.Task[None]] = []
         self.ring = Keyring(settings.secret)
@@ -139,16 +141,19 @@ class House:
         )
         self.upstreams = Upstreams(adapters, self.outbound, self.telemetry, self.now)
 
-    def _open_store(self) -> None:
-        backend = SqliteBackend(
-            self.settings.store.path,
-            self.now,
+    def _open_backend(self) -> Backend:
+        """Open what the store stands on: its time is everybody's here."""
+        how = How(
+            me=self._ref(),
+            clock=self._choices.now,
             crash=self._choices.crash,
             unreadable=lambda job: self.telemetry.alarm("job_unreadable", job=job),
         )
-        engine = Engine(
-            backend, self.chain, self._ref, crash=self._choices.crash, observe=self.telemetry.committed
-        )
+        return open_backend(self.settings.store.place, how)
+
+    def _open_store(self) -> None:
+        crash, observe = self._choices.crash, self.telemetry.committed
+        engine = Engine(self._backend, self.chain, self._ref, crash=crash, observe=observe)
         self.store = self._choices.around(engine)
 
     def _open_inputs(self) -> None:
@@ -310,15 +315,16 @@ class House:
 
     async def start(self) -> None:
         """Begin to work: check what must be there, claim jobs, sweep, look for changed policies."""
+        await self.store.start()
         await self.blobs.check()
         loop = asyncio.get_running_loop()
-        if self.settings.worker.concurrency:
+        works = self._choices.role != "api"
+        if works and self.settings.worker.concurrency:
             self.worker.start()
             self.deliverer.start()
-        self._background = [
-            loop.create_task(self.sweeper.run(), name="sweep"),
-            loop.create_task(self._reload(), name="policies"),
-        ]
+        self._background = [loop.create_task(self._reload(), name="policies")]
+        if works:
+            self._background.append(loop.create_task(self.sweeper.run(), name="sweep"))
         self.telemetry.watch(Reading.IN_FLIGHT, lambda: len(self.worker))
         self.lifetime.become_ready()
 

@@ -8,6 +8,7 @@ patterns on hostile texts, which no reading can replace.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
@@ -23,6 +24,7 @@ from gateway.blobs import open_blobs
 from gateway.documents import Mistake, why
 from gateway.errors import Refusal
 from gateway.jwks import FileKeys
+from gateway.store.opening import How, Place, open_backend
 from policies.model import Flaw
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def probed(found: Read) -> Iterator[Flaw]:
         yield Flaw("/server/port", wrong)
     if found.sound("auth"):
         yield from _key_files(settings)
-    if found.sound("store") and (wrong := not_sqlite(settings.store.path)):
+    if found.sound("store") and (wrong := not_a_store(settings.store.place)):
         yield Flaw("/store/url", wrong)
     if found.sound("blobs") and (wrong := not_kept(settings.blobs)):
         yield Flaw("/blobs/url", wrong)
@@ -171,6 +173,24 @@ def not_kept(blobs: BlobsSettings) -> str | None:
     return None
 
 
+def not_a_store(place: Place) -> str | None:
+    """Say why a store cannot be used; None where it can, or can be made."""
+    if place.file is not None:
+        return not_sqlite(place.file)
+    return asyncio.run(_not_started(place))
+
+
+async def _not_started(place: Place) -> str | None:
+    backend = open_backend(place, How(me="check"))
+    try:
+        await backend.look()
+    except Refusal as refusal:
+        return str(refusal)
+    finally:
+        await backend.close()
+    return None
+
+
 def not_sqlite(path: Path) -> str | None:
     """Say why a path cannot be the store's file; None where it is one, or can be made."""
     try:
@@ -195,6 +215,8 @@ def _key_files(settings: Settings) -> Iterator[Flaw]:
 def _doubts(settings: Settings) -> Iterator[Flaw]:
     if settings.server.public_url is None:
         yield Flaw("/server/public_url", f"not set: links will begin with {settings.server.address}")
+    if settings.store.place.file is None and settings.blobs.folder is not None:
+        yield Flaw("/blobs/url", "a folder: each process that shares the store must find the same one there")
     if not settings.providers:
         yield Flaw("/providers", "none is set: no image can be made")
     for name, entry in settings.providers.items():

@@ -292,5 +292,5 @@ def _references(value: object, at: str) -> Iterator[str]:
         yield at
 
 
-STRAY: Final = "a reference stands for secrets alone: secret, and providers' key"
-_SECRET_PLACES: Final = re.compile(r"/secret(/[0-9]+)?|/providers/[^/]+/key")
+STRAY: Final = "a reference stands for secrets alone: secret, providers' key, the store's password"
+_SECRET_PLACES: Final = re.compile(r"/secret(/[0-9]+)?|/providers/[^/]+/key|/store/password")

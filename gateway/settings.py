@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 
 from gateway.auth import Issuer
 from gateway.secrets import Secret
+from gateway.store.opening import Place
 from policies import egress
 from policies.bundle import Name
 
@@ -27,7 +28,7 @@ Role = Literal["all", "api", "worker"]
 BUCKETS: Final = ("s3", "gs", "az")
 """Kinds of object storage. Their credentials and endpoints are in each cloud's own environment variables,
 such as `AWS_ACCESS_KEY_ID`, `AWS_REGION` and `AWS_ENDPOINT`."""
-STORES: Final = ("sqlite",)
+STORES: Final = ("sqlite", "redis", "rediss")
 BLOBS: Final = ("file", *BUCKETS)
 KEYLESS: Final = ("sandbox",)
 """Provider kinds that are asked without a key."""
@@ -67,6 +68,8 @@ def _store_url(text: str) -> str | None:
     scheme, _, rest = text.partition("://")
     if scheme not in STORES:
         return f"unknown store scheme; known: {', '.join(STORES)}"
+    if scheme != "sqlite":
+        return None if _REDIS.fullmatch(rest) else f"must be {scheme}://HOST:PORT/NUMBER{_USER}"
     if not rest.removeprefix("/") or not rest.startswith("/") or "?" in rest or not _PRINTED.fullmatch(rest):
         return "must be sqlite:///FILE, or sqlite:////FOLDER/FILE for a place outside the working folder"
     return None
@@ -85,6 +88,10 @@ def _blobs_url(text: str) -> str | None:
 
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}/?")
+_USER: Final = ", with USER@ before the host if need be; the password is a setting of its own"
+_REDIS: Final = re.compile(
+    r"(?:[A-Za-z0-9._~-]{1,128}@)?(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?:/[0-9]{1,4})?"
+)
 _PRINTED: Final = re.compile(r"[!-~]+")
 
 Text = Annotated[str, Meta(min_length=1, max_length=2048)]
@@ -135,14 +142,15 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where jobs, credits and the trail are kept."""
+    """Where jobs, credits and the trail are kept. `password` is a Redis' own, or its user's."""
 
     url: StoreUrl = "sqlite:///safelight.db"
+    password: Secret | None = None
 
     @property
-    def path(self) -> Path:
-        """The file of a SQLite store; relative after three slashes, absolute after four."""
-        return Path(self.url.partition("://")[2].removeprefix("/"))
+    def place(self) -> Place:
+        """Where that is, for whoever opens it."""
+        return Place(self.url, None if self.password is None else self.password.reveal)
 
 
 class BlobsSettings(Struct, frozen=True, forbid_unknown_fields=True):

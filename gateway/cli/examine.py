@@ -7,7 +7,6 @@ what is wrong, each by itself. A job flagged for the operator is to be looked at
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,8 +14,8 @@ from gateway.app import chain_of
 from gateway.cli.screen import Screen
 from gateway.cli.sources import Kept
 from gateway.doctor import Broken, Finding, findings, verify_trail
-from gateway.errors import Refusal
-from gateway.store.sqlite import SqliteBackend
+from gateway.store.backend import Backend
+from gateway.store.opening import open_to_read
 
 
 def run_verify(kept: Kept, screen: Screen) -> int:
@@ -67,11 +66,9 @@ async def _doctor(kept: Kept, screen: Screen) -> int:
 
 
 @asynccontextmanager
-async def _opened(kept: Kept) -> AsyncIterator[SqliteBackend]:
+async def _opened(kept: Kept) -> AsyncIterator[Backend]:
     """Open the store to read, beside whoever writes."""
-    if not kept.store.exists():
-        raise Refusal(f"there is no store at {kept.store} yet")
-    backend = SqliteBackend(kept.store, lambda: time.time_ns() // 1_000_000, read_only=True)
+    backend = open_to_read(kept.store, me="examine")
     try:
         yield backend
     finally:

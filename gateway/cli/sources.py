@@ -22,6 +22,7 @@ from gateway.secrets import Secret, load_or_create
 if TYPE_CHECKING:
     from gateway.documents import Mistake
     from gateway.settings import Role, Settings
+from gateway.store.opening import Place
 
 FILE: Final = "safelight.yaml"
 """The settings file that is read without being named, where the working folder has one."""
@@ -35,9 +36,9 @@ class Mistaken(Refusal):
 
 
 class Kept(Struct, frozen=True):
-    """What is needed to read what an installation has kept: its store's file and its secrets."""
+    """What is needed to read what an installation has kept: where its store is, and its secrets."""
 
-    store: Path
+    store: Place
     secret: tuple[Secret, ...]
 
 
@@ -69,11 +70,11 @@ def files_of(settings: Settings) -> PolicyFiles:
 def kept(config: Path | None, data: Path, environ: Mapping[str, str]) -> Kept:
     """Return where an installation keeps its store: by its settings file where named, else a data folder."""
     if config is None:
-        return Kept(data / "safelight.db", (secret_in(data),))
+        return Kept(Place(f"sqlite:///{data / 'safelight.db'}"), (secret_in(data),))
     settings = _loaded(str(config), environ, None)
     if not settings.secret:
         raise Refusal(f"{config} sets no secret, and without it the trail cannot be verified")
-    return Kept(settings.store.path, settings.secret)
+    return Kept(settings.store.place, settings.secret)
 
 
 def secret_in(data: Path) -> Secret:

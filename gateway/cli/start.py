@@ -100,7 +100,7 @@ async def _serve(settings: Settings, files: PolicyFiles, listener: socket.socket
     level = settings.telemetry.log_level
     telemetry = Telemetry(sys.stdout.buffer, now, level=level, version=VERSION).open()
     try:
-        house = House(settings, files, telemetry, Choices())
+        house = House(settings, files, telemetry, Choices(role=role))
 
         async def ready() -> None:
             telemetry.event(

@@ -343,8 +343,12 @@ class Backend(Protocol):
         """Tell of what other processes do; None where news may have been missed."""
         ...
 
+    async def look(self) -> None:
+        """Refuse a store that may lose what it is given, or is not ours to use. Writes nothing."""
+        ...
+
     async def start(self) -> None:
-        """Refuse to start where the store may lose what it is given, or is not ours to use."""
+        """Refuse what `look` refuses, then make the store ours."""
         ...
 
     def clock(self) -> int:

@@ -256,6 +256,10 @@ class Watch(Protocol):
 class Store(Keys, Uploads, Hooks, Protocol):
     """Everything that is kept, behind atomic verbs."""
 
+    async def start(self) -> None:
+        """Refuse to start on a store that may lose what it is given. Once, before anything else."""
+        ...
+
     async def submit(
         self, job: Job, decide: Decide, record: Record, *, key: Key | None = None
     ) -> Submitted | Replayed | Conflict | Erased | Denied:

@@ -13,7 +13,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from gateway.crash import Hook, nowhere
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store import redis_reads as reads
 from gateway.store.backend import (
@@ -29,7 +28,9 @@ from gateway.store.backend import (
     Want,
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
+from gateway.store.opening import How, Place
 from gateway.store.redis_commit import Commits, load
+from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Command, Link
 from gateway.store.redis_queue import Queue
@@ -50,27 +51,21 @@ CHANGING: Final = 20
 class RedisBackend:
     """A `Backend` over the Redis of a URL. Make it on the loop that uses it.
 
-    `me` names this process among all others and is never given twice. `clock` replaces the store's time in
-    what is decided; how long a commit is good is told by Redis' own all the same.
+    A clock that is given replaces the store's time in what is decided; how long a commit is good is told by
+    Redis' own all the same.
     """
 
     alone = False
 
     def __init__(
-        self,
-        url: str,
-        me: str,
-        *,
-        prefix: str = PREFIX,
-        clock: Callable[[], int] | None = None,
-        time: StoreTime | None = None,
-        crash: Hook = nowhere,
-        unreadable: Callable[[str], None] = lambda _job: None,
+        self, place: Place, how: How, *, prefix: str = PREFIX, time: StoreTime | None = None
     ) -> None:
         time = time or StoreTime(steady_us, wall_us)
-        self._site = Site(Link(url), Names(prefix), me, time, unreadable)
-        self.clock = clock or time
-        self._commits = Commits(self._site, crash)
+        link = Link(place.url, password=None if place.password is None else place.password())
+        self._site = Site(link, Names(prefix), how.me, time, how.unreadable)
+        self.clock = how.clock or time
+        self._schema = f"{prefix}schema"
+        self._commits = Commits(self._site, how.crash)
         self._queue = Queue(self._site)
         self._sweeping = Sweeping(self._site)
         self.shelf = RedisShelf(self._site)
@@ -86,32 +81,25 @@ class RedisBackend:
         for ear in self._ears:
             await ear.up.wait()
 
-    async def start(self) -> None:
-        """Refuse to start where Redis may evict or does not persist, or holds a later Safelight's data."""
-        await self._site.learn_time()
-        await self._refuse_loss()
-        key = f"{self._site.names.prefix}schema"
-        _set, found = await self._site.ask([("SETNX", key, SCHEMA), ("GET", key)])
-        if int(found) != SCHEMA:
+    async def look(self) -> None:
+        """Refuse a Redis that may lose what it is given, or that is not ours to use. Writes nothing."""
+        try:
+            await self._site.learn_time()
+            told, found = await self._site.ask([("INFO",), ("GET", self._schema)])
+        except StoreUnavailable as fault:
+            raise Refusal(f"The store cannot be used: {fault}.") from fault
+        if refusal := unfit(facts(told)):
+            raise Refusal(refusal)
+        if found is not None and int(found) != SCHEMA:
             raise Refusal(
                 f"This Redis holds schema {int(found)}; this Safelight knows schema {SCHEMA}. "
                 "Start the version that wrote it, or restore a copy from before."
             )
 
-    async def _refuse_loss(self) -> None:
-        """Refuse a Redis that may lose what it was given."""
-        names = ("maxmemory-policy", "appendonly")
-        policy, log = await self._site.ask([("CONFIG", "GET", name) for name in names])
-        if policy[1:] != [b"noeviction"]:
-            raise Refusal(
-                "This Redis may evict what it holds, and jobs and credits with it. "
-                "Set `maxmemory-policy noeviction`."
-            )
-        if log[1:] != [b"yes"]:
-            raise Refusal(
-                "This Redis keeps no log, and forgets jobs and credits when it stops. Set `appendonly yes`, "
-                "with `appendfsync always` where not even a second may be lost."
-            )
+    async def start(self) -> None:
+        """Refuse what `look` refuses, then write down whose this Redis is."""
+        await self.look()
+        await self._site.ask([("SETNX", self._schema, SCHEMA)])
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""

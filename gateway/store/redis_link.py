@@ -78,7 +78,13 @@ def script(name: str) -> Script:
 class Link:
     """Connections to one Redis. Opens none before the first call."""
 
-    def __init__(self, url: str, seconds: float = ANSWER_SECONDS, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self,
+        url: str,
+        seconds: float = ANSWER_SECONDS,
+        connections: int = CONNECTIONS,
+        password: str | None = None,
+    ) -> None:
         self._seconds = seconds
         self._calls = 0
         self._closed = False
@@ -92,6 +98,7 @@ class Link:
             protocol=2,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
             driver_info=None,
+            **({} if password is None else {"password": password}),
         )
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:

@@ -74,16 +74,19 @@ class Site:
         Raises `Silent` where Redis does not answer, and what stood in the way where it cannot be reached.
         """
         fault: StoreUnavailable = Silent("redis: no answer")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + PATIENCE_SECONDS
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while True:
+            async with asyncio.timeout_at(until):
+                while loop.time() < until:  # a cancellation may be lost in the library
                     try:
                         return await self.link.run(calls)
                     except StoreUnavailable as raised:
                         fault = raised
                     await asyncio.sleep(AGAIN_SECONDS)
         except TimeoutError:
-            raise fault from None
+            pass
+        raise fault
 
     async def answers(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts that may be sent twice; return what each replied. One that was refused is a fault."""

@@ -98,8 +98,11 @@ class SqliteBackend:
     def listen(self, told: Callable[[News | None], None]) -> None:
         """Tell nothing: no other process writes."""
 
-    async def start(self) -> None:
+    async def look(self) -> None:
         """Do nothing: what could be refused was, when the file was opened."""
+
+    async def start(self) -> None:
+        """Do nothing, as `look`."""
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""

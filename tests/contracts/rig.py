@@ -18,6 +18,7 @@ from gateway.store.backend import Backend
 from gateway.store.contract import Claim, Count, Decide, Denied, End, Erased, Key, Replayed, Submitted
 from gateway.store.contract import Conflict as KeyConflict
 from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
 from gateway.store.sqlite import SqliteBackend
 from policies import lifecycle, quota
@@ -61,7 +62,7 @@ def open_sqlite(place: Path, clock: Clock) -> Backend:
 
 def open_redis(place: Path, clock: Clock) -> Backend:
     """Open the Redis back end, under names of the place's own."""
-    return RedisBackend(server().url, uuid4().hex, prefix=f"{place.name}:", clock=clock)
+    return RedisBackend(Place(server().url), How(uuid4().hex, clock), prefix=f"{place.name}:")
 
 
 OPENERS: Final[dict[str, Callable[[Path, Clock], Backend]]] = {"redis": open_redis, "sqlite": open_sqlite}

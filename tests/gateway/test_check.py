@@ -9,6 +9,7 @@ import pytest
 
 from gateway.check import Report, check, not_kept, not_sqlite, not_writable, port_taken, run_check
 from gateway.settings import BlobsSettings, Role
+from tests.fakes.redis import server
 
 KINDS = ("openai", "gptimage2_plus", "gptimage2_ai", "sandbox")
 CANARY = "canary-" + "5ec2e7" * 8
@@ -182,7 +183,7 @@ _SETTINGS_GOLDEN = [
         "unknown store scheme",
         "sqlite://",
         "mysql://",
-        ["safelight.yaml:4:9: store.url: unknown store scheme; known: sqlite"],
+        ["safelight.yaml:4:9: store.url: unknown store scheme; known: sqlite, redis, rediss"],
     ),
     (
         "store that is none",
@@ -381,6 +382,21 @@ def test_doubts_are_warnings(home: Home) -> None:
         ":2:1: server.public_url: not set: links will begin with http://127.0.0.1:0",
         ":10:24: providers.main.base_url: the key travels unencrypted",
     ]
+
+
+def test_shared_store_wants_shared_blobs(home: Home) -> None:
+    """Beside a store that processes share a folder of images is told of: it must be one for all."""
+    home.spoil("safelight.yaml", "sqlite:///TMP/safelight.db", server().url)
+    report = home.report("api")
+    assert report.exit_code == 0
+    assert [line for line in report.lines() if "must find the same one there" in line]
+
+
+def test_unreachable_store_has_its_message(home: Home) -> None:
+    """A Redis that does not answer is told at its place; without probes it is not asked."""
+    home.spoil("safelight.yaml", "sqlite:///TMP/safelight.db", "redis://127.0.0.1:1/0")
+    assert home.told() == ["safelight.yaml:4:9: store.url: The store cannot be used: redis: ConnectionError."]
+    assert home.told(probe=False) == []
 
 
 def test_no_provider_is_a_warning(home: Home) -> None:

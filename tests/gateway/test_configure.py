@@ -77,7 +77,7 @@ secret: ["${env:SECRET}", "${file:/run/key}"]
     found = settings(text, {"KEY": "sk-1", "SECRET": SECRET})
     assert found.server.address == "https://images.example.com"
     assert (found.worker.concurrency, found.retention.jobs_days) == (0, 7)
-    assert found.store.path == Path("/var/lib/safelight.db")
+    assert found.store.place.file == Path("/var/lib/safelight.db")
     assert found.blobs.folder == Path("/var/lib/blobs")
     assert BlobsSettings(url="s3://bucket/prefix").folder is None
     assert found.auth.issuers[0].claims.roles == "realm_access.roles"
@@ -88,7 +88,7 @@ secret: ["${env:SECRET}", "${file:/run/key}"]
 def test_relative_store_and_open_address() -> None:
     """Three slashes name a file in the working folder; an address open to all is called by loopback."""
     found = settings("server: {port: 9000}")
-    assert found.store.path == Path("safelight.db")
+    assert found.store.place.file == Path("safelight.db")
     assert found.server.address == "http://127.0.0.1:9000"
 
 
@@ -145,6 +145,11 @@ def test_wrong_override_names_its_variable() -> None:
         ("outbound: {allow: [a b, '', 'https://x']}", ["must be a host, host:port"] * 3),
         ("store: {url: 'sqlite://host/x'}", ["must be sqlite:///FILE"]),
         ("store: {url: 'sqlite:///'}", ["must be sqlite:///FILE"]),
+        ("store: {url: 'redis://'}", ["must be redis://HOST:PORT/NUMBER"]),
+        ("store: {url: 'rediss://h:6379/0?ssl_cert_reqs=none'}", ["must be rediss://HOST:PORT/NUMBER"]),
+        ("store: {url: 'redis://u:hush@h/0'}", ["the password is a setting of its own"]),
+        ("store: {url: 'redis://h/x'}", ["must be redis://HOST:PORT/NUMBER"]),
+        ("store: {url: 'redis://h', password: hush}", ["store.password"]),
         ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
         ("blobs: {url: 'ftp://bucket'}", ["unknown blob scheme; known: file, s3, gs, az"]),
         ("blobs: {url: 's3://'}", ["must be s3://BUCKET or s3://BUCKET/PREFIX"]),
@@ -245,3 +250,23 @@ def test_every_integer_is_bounded() -> None:
     text = str(shape_of(Settings))
     assert "IntType(gt=None, ge=None" not in text
     assert "le=None, multiple_of" not in text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://cache",
+        "redis://cache:6379/3",
+        "rediss://safelight@r.example.com:6380/0",
+        "redis://[fd00::1]:6379",
+    ],
+)
+def test_redis_urls_are_taken(url: str) -> None:
+    """A Redis is named by host, port, number and user; its password comes by reference and is not shown."""
+    text = f'store: {{url: "{url}", password: "${{env:REDIS_PASSWORD}}"}}\n'
+    found = settings(text, {"REDIS_PASSWORD": "hushhush"})
+    place = found.store.place
+    assert (place.url, place.file) == (url, None)
+    assert place.password is not None
+    assert place.password() == "hushhush"
+    assert "hush" not in f"{place} {found}"

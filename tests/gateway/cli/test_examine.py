@@ -33,7 +33,7 @@ def told(books: Kept) -> list[tuple[int, str]]:
 
 def changed(books: Kept, *statements: str) -> None:
     """Change the file behind the server's back."""
-    with sqlite3.connect(books.store) as file:
+    with sqlite3.connect(str(books.store.file)) as file:
         for statement in statements:
             file.execute(statement)
     file.close()

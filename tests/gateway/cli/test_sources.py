@@ -12,6 +12,7 @@ from gateway.cli.sources import Kept, Mistaken, files_of, kept, settings_file
 from gateway.errors import Refusal
 from gateway.secrets import Secret, load_or_create
 from gateway.settings import PoliciesSettings, Settings
+from gateway.store.opening import Place
 
 
 def test_settings_file_is_found_here(tmp_path: Path) -> None:
@@ -32,9 +33,9 @@ def test_store_is_named_by_settings(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text('secret: ["${env:A}", "${env:B}"]\nstore: {url: "sqlite:////x/y.db"}\n')
     environ = {"A": "a" * 32, "B": "b" * 32}
     named = kept(tmp_path / "s.yaml", tmp_path, environ)
-    assert named == Kept(Path("/x/y.db"), (Secret("a" * 32), Secret("b" * 32)))
+    assert named == Kept(Place("sqlite:////x/y.db"), (Secret("a" * 32), Secret("b" * 32)))
     secret = load_or_create(tmp_path / "secret")
-    assert kept(None, tmp_path, {}) == Kept(tmp_path / "safelight.db", (secret,))
+    assert kept(None, tmp_path, {}) == Kept(Place(f"sqlite:///{tmp_path}/safelight.db"), (secret,))
 
 
 def test_unusable_sources_are_refused(tmp_path: Path) -> None:

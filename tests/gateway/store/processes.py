@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import uuid4
 
 from gateway.store.engine import Engine
+from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from tests.contracts.rig import Rig
@@ -21,14 +21,14 @@ class Processes(Rig):
         self._made: list[Engine] = []
         super().__init__("redis", __file__)  # type: ignore[arg-type]
 
-    def over(self, url: str | None = None, *, ahead_ms: int = 0, **fields: Any) -> RedisBackend:
+    def over(self, url: str | None = None, *, ahead_ms: int = 0) -> RedisBackend:
         """Return a back end as another process has it, whose host's clock is wrong by that much."""
         wrong = StoreTime(steady_us, lambda: wall_us() + 1000 * ahead_ms)
-        return RedisBackend(url or self.url, uuid4().hex, prefix=self.prefix, time=wrong, **fields)
+        return RedisBackend(Place(url or self.url), How(uuid4().hex), prefix=self.prefix, time=wrong)
 
-    async def process(self, url: str | None = None, **fields: Any) -> Engine:
+    async def process(self, url: str | None = None, *, ahead_ms: int = 0) -> Engine:
         """Return a process that has started and hears the others."""
-        backend = self.over(url, **fields)
+        backend = self.over(url, ahead_ms=ahead_ms)
         engine = self.engine(backend)
         await engine.start()
         await backend.heard()
