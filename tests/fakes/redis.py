@@ -33,7 +33,7 @@ class Redis:
             raise RuntimeError("redis-server is not installed: run `make test`")
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="redis-", dir=memory if memory.is_dir() else None))
-        self.port = _free_port()
+        self.port = free_port()
         self._command = [
             program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
             "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
@@ -104,7 +104,8 @@ def server() -> Redis:
     return running
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

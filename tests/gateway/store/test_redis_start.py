@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.opening import How, Place, open_backend, open_to_read
 from gateway.store.redis_fit import facts, unfit
 from tests.contracts.rig import put, take
-from tests.fakes.redis import Redis, server
+from tests.fakes.redis import Redis, free_port, server
 from tests.gateway.store.processes import Processes
 
 GOOD = {
@@ -125,3 +131,51 @@ async def test_open_book_is_read_beside(alone: Redis) -> None:
     assert await backend.tenants() == []
     await backend.close()
     await backend.close()
+
+
+def certificate(folder: Path, name: str) -> tuple[str, str]:
+    """Write a certificate of a name that stands for itself, and its key; return where they are."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    today = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(called)
+        .issuer_name(called)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    forms = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "cert").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key").write_bytes(key.private_bytes(*forms))
+    return str(folder / "cert"), str(folder / "key")
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted", "meets"),
+    [("localhost", True, True), ("other.example", True, False), ("localhost", False, False)],
+)
+async def test_tls_names_its_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, trusted: bool, meets: bool
+) -> None:
+    """Over TLS only a Redis is met that shows its name, by an issuer this machine trusts."""
+    cert, key = certificate(tmp_path, name)
+    port = free_port()
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", cert)
+    words = ("--tls-port", str(port), "--tls-cert-file", cert, "--tls-key-file", key)
+    with Redis(*words, "--tls-auth-clients", "no") as running:
+        assert running.answers()
+        backend = open_backend(Place(f"rediss://localhost:{port}/0"), How("me"))
+        if meets:
+            await backend.start()
+            assert await backend.tenants() == []
+        else:
+            with pytest.raises(Refusal, match="store cannot be used"):
+                await backend.start()
+        await backend.close()
