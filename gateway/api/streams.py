@@ -24,7 +24,7 @@ from gateway.api.queries import Query
 from gateway.api.views import Views
 from gateway.errors import Problem
 from gateway.lifetime import Lifetime
-from gateway.store.contract import JobFilter
+from gateway.store.contract import ANY, JobFilter
 from policies import ids
 from policies.access import Action
 from policies.model import EXACT, Flaw, Job, JobState, Principal
@@ -144,6 +144,8 @@ class StreamCalls:
                 yield await self._event(who, job, at)
             while True:
                 changed = await watch.changed(self._heartbeat)
+                if ANY in changed:
+                    return  # the client comes again, and is told what it missed
                 at = self._jobs.now()
                 for job_id in sorted(changed if named is None else changed & named):
                     news = await self._mine(who, job_id)

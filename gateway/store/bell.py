@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from typing import Final
+
+ANY: Final = ""
+"""Stands among changed jobs for those whose change was not heard of."""
 
 _Scope = tuple[str, str, str]
 
@@ -74,11 +78,11 @@ class Bell:
                 watch.add(job)
 
     def ring_all(self) -> None:
-        """Wake all who wait for one job: any may have changed unheard."""
+        """Wake everybody: any job may have changed unheard. Who watches many is told `ANY`."""
         self.rings += 1
         for (_tenant, of, job), watches in list(self._watches.items()):
-            for watch in tuple(watches) if of == "job" else ():
-                watch.add(job)
+            for watch in tuple(watches):
+                watch.add(job if of == "job" else ANY)
 
     def forget(self, scope: _Scope, watch: LocalWatch) -> None:
         """Drop a watch, and its name with the last one."""

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from gateway.audit import Record
+from gateway.store.bell import ANY
 from gateway.store.shelf import (
     DeliveryPage,
     Dropped,
@@ -30,6 +31,7 @@ from policies.model import Attempt, Deny, Entry, Job, JobState, Usage
 from policies.quota import Admitted, Posted
 
 __all__ = [  # of what lies beside: the rest of this module is its own
+    "ANY",
     "DeliveryPage",
     "Dropped",
     "Endpoints",
@@ -245,7 +247,10 @@ class Watch(Protocol):
     """A subscription: told which jobs changed. Registered before anything is read, so nothing is missed."""
 
     async def changed(self, seconds: float) -> frozenset[str]:
-        """Wait for changes; return the ids of changed jobs, empty when the time ran out."""
+        """Wait for changes; return the ids of changed jobs, empty when the time ran out.
+
+        `ANY` among them: others may have changed too, and nobody knows which.
+        """
         ...
 
     def close(self) -> None:

@@ -109,6 +109,11 @@ class Sick:
             raise self.error
         return getattr(self._store, verb)
 
+    def lose_news(self) -> None:
+        """Let what other processes did go unheard, as where a subscription broke."""
+        engine: Any = self._store
+        engine._heard(None)  # noqa: SLF001 - what a back end is given to call
+
     async def ping(self) -> None:
         """Fail, or ask the store."""
         if self.verb == "ping":

@@ -163,6 +163,22 @@ async def test_stream_ends_with_drain(stage: Stage, upstream: Fake) -> None:
     assert (await stage.stranger().get("/livez")).status == 200
 
 
+async def test_lost_news_end_wide_streams(stage: Stage, upstream: Fake) -> None:
+    """Where a process missed what others did, a stream of all jobs ends, and the next one tells what is."""
+    upstream.script.add(HANG)
+    ann = stage.visit()
+    job = await ann.job("an endless staircase")
+    async with ann.stream(f"/v1/jobs/{job['id']}/events") as one, ann.stream("/v1/events") as all_:
+        for line in (one, all_):
+            await line.chunk()
+            assert await line.event() is not None
+        stage.sick.lose_news()
+        assert (await all_.rest()).endswith(b"0\r\n\r\n")
+        async with ann.stream("/v1/events") as again:
+            await again.chunk()
+            assert await again.event() is not None
+
+
 async def test_stream_ends_with_token(opening: Opening, upstream: Fake) -> None:
     """A stream is not longer than the token it was opened with."""
     stage = await opening(providers=entry(upstream), concurrency=0)

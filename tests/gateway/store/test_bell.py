@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.store.bell import Bell
+from gateway.store.bell import ANY, Bell
 
 
 async def test_narrowest_name_decides() -> None:
@@ -51,3 +51,14 @@ async def test_closed_watches_leave_nothing() -> None:
         watch.close()
     bell.ring("acme", "ann", "j1")
     assert len(bell) == 0
+
+
+async def test_lost_news_wake_everybody() -> None:
+    """Where news were lost a watch of a job hears its name, and one of many that any may have changed."""
+    bell = Bell()
+    one, many = bell.watch("acme", None, "j1"), bell.watch("acme", "ann", None)
+    rings = bell.rings
+    bell.ring_all()
+    assert await one.changed(0) == {"j1"}
+    assert await many.changed(0) == {ANY}
+    assert bell.rings > rings
