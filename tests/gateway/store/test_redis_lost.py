@@ -202,3 +202,15 @@ async def test_full_redis_writes_nothing(alone: Redis, name: str, value: str, co
     assert isinstance(await submit(store, many.job(), "k"), Submitted)
     assert await doctor.examine(store.backend, many.chain) == []
     await many.close()
+
+
+async def test_scripts_keep_to_one_slot(many: Processes) -> None:
+    """On a node that refuses keys of two slots in one script the whole story comes out the same."""
+    want = await figures(many, *await story(many, await many.process()))
+    with Redis("--cluster-enabled", "yes") as node:
+        node.say("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        while node.say("GET", "x") != b"$-1":
+            pass  # it takes a moment to serve its slots
+        part = Processes(node.url)
+        assert await figures(part, *await story(part, part.engine(part.over()))) == want
+        await part.close()
