@@ -18,7 +18,7 @@ from policies.webhooks import Endpoint
 from tests.contracts.beside import all_of, delivered, hooked, lease
 from tests.contracts.rig import SAID, attempt, counting, ending, put, submit, take
 from tests.fakes.cut import Cut
-from tests.fakes.redis import Redis, server
+from tests.fakes.redis import Redis, free_port, server
 from tests.gateway.store.processes import Processes
 
 SCRIPTS = ("claim", "commit", "deliver", "lease")
@@ -207,7 +207,7 @@ async def test_full_redis_writes_nothing(alone: Redis, name: str, value: str, co
 async def test_scripts_keep_to_one_slot(many: Processes) -> None:
     """On a node that refuses keys of two slots in one script the whole story comes out the same."""
     want = await figures(many, *await story(many, await many.process()))
-    with Redis("--cluster-enabled", "yes") as node:
+    with Redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as node:
         node.say("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         while node.say("GET", "x") != b"$-1":
             pass  # it takes a moment to serve its slots
