@@ -454,7 +454,7 @@ def _key(request: JobRequest, key: str | None, manner: Manner) -> Key | None:
     if key is not None:
         return Key(key, print_)
     if manner.repeat is not None:
-        return Key(f"\x01{manner.dialect}\x01{print_}", print_, manner.repeat)
+        return Key(f"\x01{manner.dialect}\x01{print_}", print_, manner.repeat, manner.within_ms)
     return None
 
 

@@ -20,7 +20,8 @@ class Manner(Struct, frozen=True):
     """How a job is asked for, besides what: in which dialect, and what that dialect promises of outputs.
 
     `tier` is the class of size it stands for, whatever size was named. `links` None is the plan's choice.
-    `repeat` is what a dialect without idempotency keys goes by: a first send, or a retry that attaches.
+    `repeat` is what a dialect without idempotency keys goes by: a first send, or a retry that attaches to
+    what was sent at most `within_ms` ago.
     `aliases`: models may be asked for by what other APIs call them.
     """
 
@@ -29,6 +30,7 @@ class Manner(Struct, frozen=True):
     variants: tuple[Literal["webp"], ...] = ()
     links: Literal["signed", "durable"] | None = None
     repeat: Literal["attach", "renew"] | None = None
+    within_ms: int = 3_600_000
     aliases: bool = False
 
 

@@ -35,7 +35,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     `styles` None means every style of the bundle, and any other slug as words. `inputs` is the most images
     of an edit, `webhooks` the most endpoints of a subject. `links` None leaves to each client API what it
-    promises: minutes in ours, as long as the job lives in the others.
+    promises: minutes in ours, as long as the job lives in the others. `attach_unmarked` takes an OpenAI
+    client's same request within ten minutes for a repeat, though nothing in it says so.
     """
 
     credits_per_month: Credits
@@ -53,6 +54,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     final_prompt: bool = False
     dialects: tuple[Dialect, ...] = ("native",)
     webhooks: Annotated[int, Meta(ge=0, le=100)] = 10
+    attach_unmarked: bool = False
 
 
 class TenantRow(Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from gateway.api.exchange import JSON, Answer, encode
 from gateway.api.waiting import until_news
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 FIRST: Final = Manner(dialect="openai", links="durable", repeat="renew", aliases=True)
 AGAIN: Final = Manner(dialect="openai", links="durable", repeat="attach", aliases=True)
+
+UNMARKED: Final = structs.replace(AGAIN, within_ms=600_000)
+"""For plans whose clients repeat and do not say so: the same request within ten minutes is the same job."""
 
 REPEATS: Final = b"x-stainless-retry-count"
 LISTENS: Final = (b"x-stainless-read-timeout", b"x-stainless-timeout")
@@ -157,7 +160,7 @@ class OpenAI:
     async def _made(self, exchange: Exchange, wish: Wish) -> Answer:
         """Submit, wait, and answer with what came of it."""
         unused = ignored(exchange, wish.ignored)
-        manner = AGAIN if _repeats(exchange) else FIRST
+        manner = _manner(exchange)
         accepted, replayed = await submitted(self._parts, exchange, wish.request, manner)
         job, headers = accepted.job, (*unused, *replayed)
         if not job.state.ended:
@@ -231,10 +234,12 @@ def listening(exchange: Exchange) -> float | None:
     return None
 
 
-def _repeats(exchange: Exchange) -> bool:
-    """Say whether a request is one its sender sent before, and got no answer to."""
-    count = exchange.fields.get(REPEATS, b"0")
-    return count.isdigit() and count.strip(b"0") != b""
+def _manner(exchange: Exchange) -> Manner:
+    """Return whether a request is a first send, a repeat, or to be taken for one."""
+    count = exchange.fields.get(REPEATS)
+    if count is None:
+        return UNMARKED if exchange.who.user_plan.attach_unmarked else FIRST
+    return AGAIN if count.isdigit() and count.strip(b"0") else FIRST
 
 
 async def _brought(exchange: Exchange) -> Brought:

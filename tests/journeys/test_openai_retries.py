@@ -8,8 +8,10 @@ from typing import Any
 
 import openai
 import pytest
+from msgspec.structs import replace
 from openai import Omit
 
+from policies.bundle import Bundle
 from tests.fakes.behavior import Behavior
 from tests.fakes.pictures import picture
 from tests.fakes.server import Fake
@@ -267,3 +269,20 @@ async def test_every_error_is_openais(stage: Stage, method: str, path: str, stat
     assert reply.json["error"].keys() == {"message", "type", "param", "code"}
     assert reply.headers["x-request-id"]
     assert reply.headers["x-should-retry"] == "false"
+
+
+async def test_plan_takes_sames_for_repeats(opening: Opening, upstream: Fake) -> None:
+    """Where the plan says so, the same words within ten minutes are a repeat, unless marked as none."""
+
+    def attaching(bundle: Bundle) -> Bundle:
+        pro = replace(bundle.plans["pro"], attach_unmarked=True)
+        return replace(bundle, plans=bundle.plans | {"pro": pro})
+
+    stage = await opening(providers=entry(upstream), bundle=attaching)
+    ann = stage.visit(seconds=7200)
+    for again, paid in (({}, 1), ({}, 1), ({"X_Stainless_Retry_Count": "0"}, 2), ({}, 2)):
+        assert (await generate(ann, **again)).status == 200
+        assert upstream.paid == paid
+    stage.clock.move(601_000)
+    assert (await generate(ann)).status == 200
+    assert upstream.paid == 3
