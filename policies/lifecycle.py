@@ -89,10 +89,11 @@ def canceled(job: Job, now: int) -> Job:
     """Return a job canceled before anything was delivered: nothing is charged.
 
     With an attempt open the upstream may still ask for money, and with images made it will; that is the
-    operator's, and flagged.
+    operator's, and flagged. So is what an attempt was flagged for before the cancel.
     """
     paid = any(attempt.open or attempt.outputs for attempt in job.attempts)
-    flag = "paid_and_canceled" if paid else None
+    flag = next((attempt.flag for attempt in job.attempts if attempt.flag), None)
+    flag = "paid_and_canceled" if paid else flag
     return failed(job, now, "canceled", JOB_ERRORS["canceled"], "input", state=_S.CANCELED, flag=flag)
 
 

@@ -114,6 +114,10 @@ def test_cancel_asks_running_jobs() -> None:
         ((), None),
         ((Attempt(0, 1, 0, NOW, open=False),), None),
         ((Attempt(0, 1, 0, NOW),), "paid_and_canceled"),
+        (
+            (Attempt(0, 1, 0, NOW, open=False, code="outcome_unknown", flag="outcome_unknown"),),
+            "outcome_unknown",
+        ),
         ((made(0),), "paid_and_canceled"),
     ],
 )
