@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from litestar import Litestar, asgi
+from litestar import asgi
 from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.types import Receive, Scope, Send
 
@@ -31,6 +31,7 @@ from gateway.api.limits import ReadLimit, StreamSlots
 from gateway.api.openapi import document
 from gateway.api.pages import PageCalls
 from gateway.api.queries import Cursors
+from gateway.api.router import Router
 from gateway.api.streams import StreamCalls
 from gateway.api.trail import TrailCalls
 from gateway.api.uploads import UploadCalls
@@ -103,7 +104,7 @@ def build_api(parts: ApiParts) -> Edge:
     )
     extra = [_mounted(path, app) for path, app in parts.extra.items()]
     gate = Gate(parts.authenticator, parts.jobs, ReadLimit())
-    app = Litestar(
+    app = Router(
         [*calls, *foreign, *pages.routes(), *extra],
         middleware=[gate.around],
         exception_handlers={Exception: reraise},
