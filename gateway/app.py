@@ -108,6 +108,7 @@ class House:
         self.lifetime = Lifetime()
         self._address = settings.server.address
         self._choices = choices
+        self._allowed = choices.allowed or _allowed(settings.outbound.allow)
         self._backend = self._open_backend()
         self.now = self._backend.clock
         self._files = files
@@ -136,7 +137,7 @@ class House:
                 for name, entry in self.settings.providers.items()
                 if (credential := _credential(adapters[name], entry)) is not None
             },
-            choices.allowed or _allowed(self.settings.outbound.allow),
+            self._allowed,
             local={HOST: SandboxUpstream(self.studio, marks=choices.dev).answer},
         )
         self.upstreams = Upstreams(adapters, self.outbound, self.telemetry, self.now)
@@ -216,9 +217,7 @@ class House:
     def _open_webhooks(self) -> None:
         """Build what registers webhooks and what tells them, over connections of their own."""
         choices, settings = self._choices, self.settings.webhooks
-        allowed = choices.allowed or _allowed(self.settings.outbound.allow)
-        if choices.dev:
-            allowed = replace(allowed, loopback=True)
+        allowed = replace(self._allowed, loopback=True) if choices.dev else self._allowed
         self.herald = Outbound({}, allowed, connections=deliveries.CONCURRENCY)
         self.webhooks = Webhooks(
             self.store,
@@ -229,7 +228,7 @@ class House:
             choices.coin,
             self.now,
         )
-        views = Views(Links(self.ring, self.public_url), self.public_url)
+        views = Views(self.links, self.public_url)
         parts = deliveries.Parts(
             store=self.store,
             send=self.herald.send,
@@ -244,13 +243,13 @@ class House:
         )
         self.deliverer = Deliverer(parts, self.telemetry)
 
-    def _speakers(self, links: Links) -> tuple[Speaker, ...]:
+    def _speakers(self) -> tuple[Speaker, ...]:
         parts = SpeakerParts(
             jobs=self.jobs,
             uploads=self.uploads,
             studio=self.studio,
             webhooks=self.webhooks,
-            links=links,
+            links=self.links,
             blobs=self.blobs,
             lifetime=self.lifetime,
             telemetry=self.telemetry,
@@ -270,7 +269,7 @@ class House:
             authenticator=self.authenticator,
             keyring=self.ring,
             links=self.links,
-            speakers=self._speakers(self.links),
+            speakers=self._speakers(),
             blobs=self.blobs,
             copies=self.copies,
             telemetry=self.telemetry,
