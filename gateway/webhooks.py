@@ -9,7 +9,7 @@ Callers name a form where their API knows one alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from gateway.store.contract import Absent, Denied, Dropped, Kept
 from policies import quota, webhooks
 from policies.egress import PUBLIC
 from policies.model import Deny, Flaw
-from policies.webhooks import Delivery, Endpoint
+from policies.webhooks import Delivery, Endpoint, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -52,7 +52,7 @@ class WebhookRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
     url: Url
     events: Events | None = None
-    scope: Literal["own", "tenant"] = "own"
+    scope: Scope = "own"
     label: Label = ""
 
 
@@ -98,12 +98,13 @@ class Webhooks:
     async def create(self, who: Caller, wish: WebhookRequest, form: Form = "native") -> Made:
         """Register an endpoint; raises `Problem` for a bad address, unknown events, one too many.
 
-        Only the tenant's admins may have one that hears of the whole tenant.
+        The trail is told of who asks for one that hears more than they may.
         """
         principal = who.principal
-        if wish.scope == "tenant" and not principal.is_admin:
-            await self._turned_away(principal, "forbidden", "webhook.create")
-            raise Problem("forbidden", "Webhooks of the whole tenant are for its admins.")
+        allowed = webhooks.may_register(principal, wish.scope)
+        if isinstance(allowed, Deny):
+            await self._turned_away(principal, str(allowed.reason), "webhook.create")
+            raise Problem.of(allowed)
         events = _events(form, wish.events)
         await self._judged(wish.url)
         secret, name = notices.new_secret(self._coin), self._mint()

@@ -15,9 +15,12 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from policies.model import EXACT, Deny, Flaw, Job, JobState, Millis, Principal, Reason
+from policies.access import may_see
+from policies.model import ALLOW, EXACT, Allow, Deny, Flaw, Job, JobState, Millis, Principal, Reason
 
 Form = Literal["native", "gptimage2_plus"]
+Scope = Literal["own", "tenant"]
+"""Whose jobs an endpoint hears of: its subject's, or the whole tenant's."""
 TEST: Final = "webhook.test"
 """The event of a delivery that was asked for to try an endpoint; it tells of no job."""
 
@@ -71,7 +74,7 @@ class Endpoint(Struct, frozen=True, omit_defaults=True):
     secret: str
     form: Form = "native"
     events: tuple[str, ...] = ()
-    scope: Literal["own", "tenant"] = "own"
+    scope: Scope = "own"
     label: str = ""
     former: str | None = None
     former_until: Millis = 0
@@ -205,9 +208,16 @@ def sees(who: Principal, endpoint: Endpoint) -> bool:
 
     What hears of the whole tenant is the admins' alone, also for a subject who is no longer one of them.
     """
-    if who.tenant != endpoint.tenant:
+    if isinstance(may_see(who, endpoint.tenant, endpoint.subject), Deny):
         return False
-    return who.is_admin or (endpoint.subject == who.subject and endpoint.scope == "own")
+    return not isinstance(may_register(who, endpoint.scope), Deny)
+
+
+def may_register(who: Principal, scope: Scope) -> Allow | Deny:
+    """Decide whether the caller may have an endpoint that hears so much."""
+    if scope == "tenant" and not who.is_admin:
+        return Deny(Reason.FORBIDDEN, "Webhooks of the whole tenant are for its admins.")
+    return ALLOW
 
 
 def registered(there: Sequence[Endpoint], fresh: Endpoint, most: int, now: int) -> Endpoint | Deny:

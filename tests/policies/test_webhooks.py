@@ -25,6 +25,7 @@ from policies.webhooks import (
     Delivery,
     Endpoint,
     Form,
+    Scope,
     Try,
 )
 
@@ -282,6 +283,21 @@ def test_tries_have_their_time(form: Form, seconds: int) -> None:
 def test_endpoints_have_their_eyes(*, who: Principal, to: Endpoint, there: bool) -> None:
     """A subject sees their own endpoints, an admin the tenant's, and who is no admin none of the tenant's."""
     assert webhooks.sees(who, to) == there
+
+
+@pytest.mark.parametrize(
+    ("roles", "scope", "reason"),
+    [
+        (USER, "own", None),
+        (ADMIN, "own", None),
+        (ADMIN, "tenant", None),
+        (USER, "tenant", Reason.FORBIDDEN),
+    ],
+)
+def test_tenant_is_heard_by_admins(roles: frozenset[Role], scope: Scope, reason: Reason | None) -> None:
+    """Anybody may hear of their own jobs, the tenant's admins alone of the whole tenant's."""
+    answer = webhooks.may_register(Principal("acme", "ann", roles), scope)
+    assert getattr(answer, "reason", None) == reason
 
 
 @pytest.mark.parametrize(("count", "whose", "fits"), [(0, "ann", True), (2, "bob", True), (2, "ann", False)])
