@@ -5,14 +5,12 @@ Run as a process: `python -m tests.bench.bare PORT BODY_BYTES`.
 
 from __future__ import annotations
 
-import gc
 import sys
 
-import uvicorn
-import uvloop
 from litestar import Litestar, Response, get, post
 
 from policies.model import JobRequest
+from tests.bench.plain import serve
 
 
 def build(size: int) -> Litestar:
@@ -36,24 +34,5 @@ def build(size: int) -> Litestar:
     return Litestar([submit, read, live], openapi_config=None, logging_config=None)
 
 
-def main() -> None:
-    """Serve until killed."""
-    app = build(int(sys.argv[2]))
-    uvloop.install() if sys.version_info < (3, 12) else None
-    gc.freeze()
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=int(sys.argv[1]),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    serve(build(int(sys.argv[2])), int(sys.argv[1]))

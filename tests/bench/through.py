@@ -6,17 +6,16 @@ at nothing and charges nobody.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import uvicorn
-import uvloop
 from httpx_aiohttp import HttpxAiohttpClient
 from litestar import Litestar, Request, Response, get, post
+
+from tests.bench.plain import serve
 
 HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer sk-bench"}
 
@@ -44,24 +43,5 @@ def build(upstream: str) -> Litestar:
     return Litestar([generate, live], lifespan=[opened], openapi_config=None, logging_config=None)
 
 
-def main() -> None:
-    """Serve until killed."""
-    app = build(f"http://127.0.0.1:{sys.argv[2]}/v1/images/generations")
-    uvloop.install() if sys.version_info < (3, 12) else None
-    gc.freeze()
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=int(sys.argv[1]),
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-    )
-
-
 if __name__ == "__main__":
-    main()
+    serve(build(f"http://127.0.0.1:{sys.argv[2]}/v1/images/generations"), int(sys.argv[1]))
