@@ -24,7 +24,7 @@ print("pydantic" in sys.modules)
 """
 
 
-def test_nothing_is_loaded_that_is_not_used() -> None:
+def test_house_loads_no_pydantic() -> None:
     """A house is built without pydantic, though the environment of its tests has it."""
     assert find_spec("pydantic") is not None
     done = subprocess.run([sys.executable, "-c", BUILT], capture_output=True, text=True, check=True)
