@@ -137,7 +137,9 @@ def _judge(exchange: Exchange, arrival: Arrival) -> None:
 def _parts(query: bytes) -> dict[str, str] | None:
     """Return a link's parameters; None for a query that spells them otherwise than we do."""
     try:
-        pairs = parse_qsl(query.decode("latin-1"), strict_parsing=True, max_num_fields=8)
+        pairs = parse_qsl(
+            query.decode("latin-1"), keep_blank_values=True, strict_parsing=True, max_num_fields=8
+        )
     except ValueError:
         return None
     plain = b"%" not in query and b"+" not in query and len(dict(pairs)) == len(pairs)

@@ -145,6 +145,8 @@ async def test_altered_address_lets_nothing_in(here: Stage) -> None:
         path,
         f"{path}?{query}&size=9",
         f"{path}?{query}&more=1",
+        f"{path}?{query}&more=",
+        f"{path}?{query}&size=",
         f"{path}?{query}".replace("of=", "of=%36"),
         f"{path}?{query.upper()}",
         f"{path}?exp=&size=&of=&sig=",
