@@ -12,6 +12,7 @@ from litestar import delete, get, post
 from litestar.connection import Request
 from litestar.handlers import HTTPRouteHandler
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from gateway.api.exchange import Answer, exchange_of, json_answer
 from gateway.api.gate import closed
@@ -28,33 +29,29 @@ if TYPE_CHECKING:
 Handler = Request[Any, Any, Any]
 
 
-class NewKeyView(Struct, frozen=True):
+class Known(Struct, frozen=True):
+    """What a service key is known by, and what it may."""
+
+    id: str
+    hint: str
+    label: str
+    subject: str
+    roles: tuple[str, ...]
+    plan: str | None
+    scopes: tuple[str, ...] | None
+    created_at: Time
+    expires_at: Time
+
+
+class NewKeyView(Known, frozen=True):
     """A service key just made. `key` is the bearer, shown this once."""
 
-    id: str
     key: str
-    hint: str
-    label: str
-    subject: str
-    roles: tuple[str, ...]
-    plan: str | None
-    scopes: tuple[str, ...] | None
-    created_at: Time
-    expires_at: Time
 
 
-class KeyView(Struct, frozen=True):
+class KeyView(Known, frozen=True):
     """A service key, known by its `hint`. Without `scopes` (null) it is bound by its roles alone."""
 
-    id: str
-    hint: str
-    label: str
-    subject: str
-    roles: tuple[str, ...]
-    plan: str | None
-    scopes: tuple[str, ...] | None
-    created_at: Time
-    expires_at: Time
     revoked_at: Time | None
 
 
@@ -125,24 +122,17 @@ class KeyCalls:
 
 def new_key_view(made: Made) -> NewKeyView:
     """Return a new key as it is shown, this once."""
-    key = made.key
-    return NewKeyView(
-        id=ids.shown(key.id, ids.KEY),
-        key=made.text,
-        hint=key.hint,
-        label=key.label,
-        subject=key.subject,
-        roles=key.roles,
-        plan=key.plan,
-        scopes=key.scopes,
-        created_at=time_text(key.created_at),
-        expires_at=time_text(key.expires_at),
-    )
+    return NewKeyView(key=made.text, **asdict(_known(made.key)))
 
 
 def key_view(key: ServiceKey) -> KeyView:
     """Return a key as it is listed."""
-    return KeyView(
+    revoked = None if key.revoked_at is None else time_text(key.revoked_at)
+    return KeyView(revoked_at=revoked, **asdict(_known(key)))
+
+
+def _known(key: ServiceKey) -> Known:
+    return Known(
         id=ids.shown(key.id, ids.KEY),
         hint=key.hint,
         label=key.label,
@@ -152,5 +142,4 @@ def key_view(key: ServiceKey) -> KeyView:
         scopes=key.scopes,
         created_at=time_text(key.created_at),
         expires_at=time_text(key.expires_at),
-        revoked_at=None if key.revoked_at is None else time_text(key.revoked_at),
     )
