@@ -76,7 +76,12 @@ def script(name: str) -> Script:
 
 
 class Link:
-    """Connections to one Redis. Opens none before the first call."""
+    """Connections to one Redis. Opens none before the first call.
+
+    `scattered`: whether what a script touches must lie in one shard, since shards may lie on several hosts.
+    """
+
+    scattered = False
 
     def __init__(
         self,
