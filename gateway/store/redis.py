@@ -52,16 +52,22 @@ class RedisBackend:
     """A `Backend` over the Redis of a URL. Make it on the loop that uses it.
 
     A clock that is given replaces the store's time in what is decided; how long a commit is good is told by
-    Redis' own all the same.
+    Redis' own all the same. A `link` that is given replaces the one to the place.
     """
 
     alone = False
 
     def __init__(
-        self, place: Place, how: How, *, prefix: str = PREFIX, time: StoreTime | None = None
+        self,
+        place: Place,
+        how: How,
+        *,
+        prefix: str = PREFIX,
+        time: StoreTime | None = None,
+        link: Link | None = None,
     ) -> None:
         time = time or StoreTime(steady_us, wall_us)
-        link = Link(place.url, password=None if place.password is None else place.password())
+        link = link or Link(place.url, password=None if place.password is None else place.password())
         self._site = Site(link, Names(prefix), how.me, time, how.unreadable)
         self.clock = how.clock or time
         self._schema = f"{prefix}schema"

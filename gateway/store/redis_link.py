@@ -1,9 +1,10 @@
 """Commands to Redis and their replies: connections, time limits, and what a failure means.
 
 The one room of the client library, whose own retries are off: it would repeat a script whose reply was
-lost. All commands of a call travel together and end with a nonce that must come back last, so that the
-replies of one call are never taken for another's. A script that Redis forgot is loaded and sent again;
-nothing else is. No foreign exception leaves, and no key or figure is known here.
+lost. All commands of a call travel together with a nonce that must come back, from each script before its
+answer and else last of all, so that the replies of one call are never taken for another's. A script that
+Redis forgot is loaded and sent again; nothing else is. No foreign exception leaves, and no key or figure is
+known here.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Script(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A script with its keys and arguments."""
+    """A script with its keys and arguments; behind them goes the nonce, and {nonce, answer} comes back."""
 
     script: Script
     keys: Sequence[str]
@@ -115,21 +116,22 @@ class Link:
         return replies
 
     async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts; return the reply of each, or why it was `Rejected`."""
+        """Run scripts; return the answer of each, or why it was `Rejected`."""
         commands = [_called(call) for call in calls]
-        replies = await self.exchange(commands)
+        replies = await self.exchange(commands, signed=True)
         unknown = [at for at, reply in enumerate(replies) if _forgotten(reply)]
         if unknown:
             await self.ask([("SCRIPT", "LOAD", text) for text in {calls[at].script.text for at in unknown}])
-            again = await self.exchange([commands[at] for at in unknown])
+            again = await self.exchange([commands[at] for at in unknown], signed=True)
             for at, reply in zip(unknown, again, strict=True):
                 replies[at] = reply
         return replies
 
-    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+    async def exchange(self, commands: Sequence[Command], *, signed: bool = False) -> list[Any]:
         """Send commands together; return the reply of each, or why it was `Rejected`.
 
-        Raises `StoreUnavailable` where not all replies came: what was sent may have been done.
+        `signed`: they are scripts, each of which gives back the nonce. Raises `StoreUnavailable` where not
+        all replies came: what was sent may have been done.
         """
         if not commands:
             return []
@@ -142,7 +144,7 @@ class Link:
         except (RedisError, OSError, TimeoutError) as error:
             raise _fault(error) from error
         try:
-            return await _exchange(connection, commands, nonce)
+            return await _exchange(connection, commands, nonce, signed=signed)
         except (RedisError, OSError, TimeoutError) as error:
             raise _fault(error) from error
         finally:
@@ -174,20 +176,46 @@ class Link:
         await self._pool.disconnect()
 
 
-async def _exchange(connection: AbstractConnection, commands: Sequence[Command], nonce: bytes) -> list[Any]:
+async def _exchange(
+    connection: AbstractConnection, commands: Sequence[Command], nonce: bytes, *, signed: bool
+) -> list[Any]:
     """Send and read; a connection whose replies were not all read, in order, is closed."""
     whole = False
     try:
-        packed = connection.pack_commands([*commands, ("ECHO", nonce)])
-        await connection.send_packed_command(packed, check_health=False)
-        replies = [await _reply(connection) for _ in commands]
-        whole = await _reply(connection) == nonce
-        if not whole:
-            raise ConnectionResetError("the replies are another call's")
+        if signed:
+            replies = await _signed(connection, commands, nonce)
+        else:
+            await _send(connection, [*commands, ("ECHO", nonce)])
+            replies = [await _reply(connection) for _ in commands]
+            _same(await _reply(connection), nonce)
+        whole = True
         return replies
     finally:
         if not whole:
             await connection.disconnect(nowait=True)
+
+
+async def _signed(connection: AbstractConnection, commands: Sequence[Command], nonce: bytes) -> list[Any]:
+    """Send scripts, read what they answer. An error brings no nonce: where it is the last, one is asked."""
+    await _send(connection, [(*command, nonce) for command in commands])
+    replies = [await _reply(connection) for _ in commands]
+    for at, reply in enumerate(replies):
+        if not isinstance(reply, Rejected):
+            told, replies[at] = reply if isinstance(reply, list) and len(reply) == 2 else (None, None)
+            _same(told, nonce)
+    if isinstance(replies[-1], Rejected):
+        await _send(connection, [("ECHO", nonce)])
+        _same(await _reply(connection), nonce)
+    return replies
+
+
+async def _send(connection: AbstractConnection, commands: Sequence[Command]) -> None:
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+
+
+def _same(told: object, nonce: bytes) -> None:
+    if told != nonce:
+        raise ConnectionResetError("the replies are another call's")
 
 
 async def _reply(connection: AbstractConnection) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 SECONDS = 10.0
@@ -66,10 +67,21 @@ class Redis:
 
     def say(self, *words: str) -> bytes:
         """Send one command on a connection of its own; return the first line of the reply."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS) as connection:
-            parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
-            connection.sendall(b"*%d\r\n%s" % (len(words), parts))
+        with self._asked(words) as connection:
             return connection.makefile("rb").readline().rstrip()
+
+    def facts(self, section: str) -> dict[str, str]:
+        """Return what it tells of itself, by name."""
+        with self._asked(("INFO", section)) as connection, connection.makefile("rb") as told:
+            text = told.read(int(told.readline()[1:])).decode()
+        lines = [line.partition(":") for line in text.splitlines()]
+        return {name: value for name, _, value in lines}
+
+    def _asked(self, words: Sequence[str]) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+        parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
+        connection.sendall(b"*%d\r\n%s" % (len(words), parts))
+        return connection
 
     def signal(self, number: int) -> None:
         """Send it a signal, such as one that freezes it."""

@@ -2,13 +2,14 @@
 --
 -- KEYS     turn, fence, this process' last answer, then the queue of each tenant
 -- ARGV[1]  msgpack: {number, stamp, now, till, {tenant, most, turn after}...}
--- Reply    msgpack: {tenant's place, id, fence}...
+-- ARGV[#]  the nonce
+-- Reply    the nonce, and msgpack: {tenant's place, id, fence}...
 --
 -- The answer is kept under its number, so that one whose reply was lost is given again. A tenant that was
 -- served comes again at the turn it is told, or when its next job is due if that is later; one that had
 -- nothing due does not come again in this millisecond.
 
-local ask = cmsgpack.unpack(ARGV[1])
+local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
 local number, stamp, now, till, tenants = ask[1], ask[2], ask[3], ask[4], ask[5]
 local time = redis.call('TIME')
 if stamp < time[1] * 1000 + math.floor(time[2] / 1000) - 2000 then
@@ -23,7 +24,7 @@ for i, key in ipairs(KEYS) do
 end
 
 local kept = redis.call('HMGET', KEYS[3], 'n', 'a')
-if kept[1] and tonumber(kept[1]) == number then return kept[2] end
+if kept[1] and tonumber(kept[1]) == number then return { nonce, kept[2] } end
 
 local leased = {}
 for i, tenant in ipairs(tenants) do
@@ -45,4 +46,4 @@ end
 local answer = cmsgpack.pack(leased)
 redis.call('HSET', KEYS[3], 'n', string.format('%.0f', number), 'a', answer)
 redis.call('EXPIRE', KEYS[3], 3600) -- of a process that is gone: nothing hangs on it after two seconds
-return answer
+return { nonce, answer }

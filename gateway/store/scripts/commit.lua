@@ -5,14 +5,15 @@
 --   types   what each key must be, if it is there
 --   group   {key of the tenant's document, changes}: all changes of one tenant
 --   change  {checks, writes, news, reserve}
--- Reply    msgpack: {number, microseconds by Redis' clock, {{verdict, lost...}...}...}
+-- ARGV[#]  the nonce
+-- Reply    the nonce, and msgpack: {number, microseconds by Redis' clock, {{verdict, lost...}...}...}
 --   a applied, m version moved, s something else is not as expected, w reserved by another, c too late
 --
 -- A change is checked to the end before its first write, and what it writes has been proven to work: keys
 -- are of their type, numbers of streams are above their last. A number that was written down answers for
 -- itself, so that the same bytes may be sent again.
 
-local ask = cmsgpack.unpack(ARGV[1])
+local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
 local me, number, stamp, channel, types, groups = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
 local LATE, EARLY, RESERVED, FORGET, MANY = 2000, 50, 10, 3600000, 40
 
@@ -154,4 +155,4 @@ for g, group in ipairs(groups) do
     end
   end
 end
-return cmsgpack.pack({ number, time[1] * 1000000 + time[2], replies })
+return { nonce, cmsgpack.pack({ number, time[1] * 1000000 + time[2], replies }) }

@@ -2,11 +2,12 @@
 --
 -- KEYS     turns of endpoints, this process' last answer, then fences and queues
 -- ARGV[1]  msgpack: {number, stamp, now, till, {fences, queue, turn, id...}...}
--- Reply    msgpack: {endpoint's place, id, fence}...
+-- ARGV[#]  the nonce
+-- Reply    the nonce, and msgpack: {endpoint's place, id, fence}...
 --
 -- As with jobs, the answer is kept under its number.
 
-local ask = cmsgpack.unpack(ARGV[1])
+local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
 local number, stamp, now, till, endpoints = ask[1], ask[2], ask[3], ask[4], ask[5]
 local time = redis.call('TIME')
 if stamp < time[1] * 1000 + math.floor(time[2] / 1000) - 2000 then
@@ -22,7 +23,7 @@ for _, key in ipairs(KEYS) do
 end
 
 local kept = redis.call('HMGET', KEYS[2], 'm', 'b')
-if kept[1] and tonumber(kept[1]) == number then return kept[2] end
+if kept[1] and tonumber(kept[1]) == number then return { nonce, kept[2] } end
 
 local leased = {}
 for i, e in ipairs(endpoints) do
@@ -40,4 +41,4 @@ end
 local answer = cmsgpack.pack(leased)
 redis.call('HSET', KEYS[2], 'm', string.format('%.0f', number), 'b', answer)
 redis.call('EXPIRE', KEYS[2], 3600) -- of a process that is gone: nothing hangs on it after two seconds
-return answer
+return { nonce, answer }

@@ -2,12 +2,13 @@
 --
 -- KEYS     turn, then what the leases name: queues (zset) and fences (hash)
 -- ARGV[1]  msgpack: {verb, stamp, channel, news, {fences, field, queue, id, turn, fence, due}...}
--- Reply    msgpack: the places of those that are lost
+-- ARGV[#]  the nonce
+-- Reply    the nonce, and msgpack: the places of those that are lost
 --
 -- A lease is held while its fence is the newest. One that is taken back gets a new fence: it is worth
 -- nothing, whoever shows it.
 
-local ask = cmsgpack.unpack(ARGV[1])
+local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
 local verb, stamp, channel, news, leases = ask[1], ask[2], ask[3], ask[4], ask[5]
 local time = redis.call('TIME')
 if stamp < time[1] * 1000 + math.floor(time[2] / 1000) - 2000 then
@@ -41,4 +42,4 @@ for i, l in ipairs(leases) do
   end
 end
 if news ~= '' then redis.call('PUBLISH', channel, news) end
-return cmsgpack.pack(lost)
+return { nonce, cmsgpack.pack(lost) }

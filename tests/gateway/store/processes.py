@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import uuid4
 
 from gateway.store.engine import Engine
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
+from gateway.store.redis_link import Command, Link
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from tests.contracts.rig import Rig
 from tests.fakes.redis import server
 
 
-class Processes(Rig):
-    """Engines over one Redis under a prefix of their own. Time is Redis' own unless a `clock` is given."""
+class Counting(Link):
+    """Connections that count the commands they send, those that prove whose a reply is among them."""
 
-    def __init__(self, url: str | None = None) -> None:
+    sent = 0
+
+    async def exchange(self, commands: Sequence[Command], *, signed: bool = False) -> list[Any]:
+        """Send and count."""
+        self.sent += len(commands) + int(bool(commands) and not signed)
+        return await super().exchange(commands, signed=signed)
+
+
+class Processes(Rig):
+    """Engines over one Redis under a prefix of their own. Time is Redis' own unless a `clock` is given.
+
+    `link` makes the connections to a URL, where they are not those of production.
+    """
+
+    def __init__(self, url: str | None = None, link: Callable[[str], Link] | None = None) -> None:
         self.url = url or server().url
+        self.link = link
         self.prefix = f"{uuid4().hex}:"
-        self._made: list[Engine] = []
         super().__init__("redis", __file__)  # type: ignore[arg-type]
 
     def over(self, url: str | None = None, *, ahead_ms: int = 0) -> RedisBackend:
         """Return a back end as another process has it, whose host's clock is wrong by that much."""
         wrong = StoreTime(steady_us, lambda: wall_us() + 1000 * ahead_ms)
-        return RedisBackend(Place(url or self.url), How(uuid4().hex), prefix=self.prefix, time=wrong)
+        place, how = Place(url or self.url), How(uuid4().hex)
+        return RedisBackend(
+            place, how, prefix=self.prefix, time=wrong, link=self.link and self.link(place.url)
+        )
 
     async def process(self, url: str | None = None, *, ahead_ms: int = 0) -> Engine:
         """Return a process that has started and hears the others."""

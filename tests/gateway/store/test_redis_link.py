@@ -71,6 +71,28 @@ async def test_foreign_replies_are_refused() -> None:
             await link.exchange([("GET", "x")])
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"*2\r\n$1\r\n7\r\n$1\r\nx\r\n",
+        b"*3\r\n$1\r\n1\r\n$1\r\nx\r\n$1\r\nx\r\n",
+        b"$1\r\n1\r\n",
+        b"-ERR someone's\r\n$1\r\n7\r\n",
+    ],
+)
+async def test_foreign_answers_are_refused(told: bytes) -> None:
+    """A script's answer without this call's nonce is not its own; an error is asked whose it is."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(told)
+        await reader.read(1000)
+
+    async with against(answer) as link:
+        with pytest.raises(Cut):
+            await link.run([Call(script("commit"), ["x"], ("y",))])
+
+
 async def test_silence_is_told_apart() -> None:
     """No answer in time is silence: what was asked may be done yet. A closed link says that it is closed."""
 
@@ -113,10 +135,20 @@ async def test_nobody_home_is_unavailable() -> None:
         await link.close()
 
 
+async def test_answers_bring_the_nonce(link: Link) -> None:
+    """What scripts answer comes without the nonce, errors stand among it, and the connection goes on."""
+    text = "return KEYS[1] == 'x' and { ARGV[#ARGV], ARGV[1] } or redis.error_reply('WORD none')"
+    made = Script(text, hashlib.sha1(text.encode()).hexdigest())
+    good, bad = Call(made, ["x"], ("a", "b")), Call(made, ["y"], ())
+    for _ in range(2):
+        assert await link.run([good, bad, good]) == [b"a", Rejected("WORD", "none"), b"a"]
+        assert await link.run([good, bad]) == [b"a", Rejected("WORD", "none")]
+
+
 async def test_unknown_script_is_loaded_once(link: Link) -> None:
     """A script Redis does not know is loaded and run again, and only that one of those sent together."""
     server().say("SCRIPT", "FLUSH")
-    text = "return redis.call('INCR', KEYS[1])"
+    text = "return { ARGV[1], redis.call('INCR', KEYS[1]) }"
     made = Script(text, hashlib.sha1(text.encode()).hexdigest())
     server().say("DEL", "link:a", "link:b")
     assert await link.run([Call(made, ["link:a"], ())]) == [1]

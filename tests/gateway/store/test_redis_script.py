@@ -119,8 +119,8 @@ async def bench(tmp_path: Path, link: Link) -> AsyncIterator[Bench]:
 def probing(text: str) -> str:
     """Return the script with a probe before each of its commands, which may fail; it tells its trace."""
     probed = text.replace("redis.call(", "probe(").replace(
-        "return cmsgpack.pack({ number, time[1] * 1000000 + time[2], replies })",
-        "return cmsgpack.pack(trace)",
+        "return { nonce, cmsgpack.pack({ number, time[1] * 1000000 + time[2], replies }) }",
+        "return { nonce, cmsgpack.pack(trace) }",
     )
     return PROBE + probed
 
