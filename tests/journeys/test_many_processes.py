@@ -22,6 +22,8 @@ SECRET = "a secret of forty characters, or so, here"
 PASSWORD = "a-canary-of-a-password"
 IN_FLIGHT = 5
 """Of a user of the plan `pro`."""
+TENANT_IN_FLIGHT = 10
+"""Of a tenant of the plan `free`, which is the one of tenants nobody named."""
 ENVIRON = {"SAFELIGHT_SECRET": SECRET, "REDIS_PASSWORD": PASSWORD}
 
 
@@ -59,10 +61,10 @@ class Company:
         last = '"event":"start"'
         return self._stack.enter_context(running(*words, cwd=self.folder, last=last, **ENVIRON))
 
-    def visit(self, process: Running) -> Visitor:
+    def visit(self, process: Running, subject: str = "ann") -> Visitor:
         """Return a client of a process."""
         now = int(time.time())
-        signed = token(self._signer, {"sub": "ann", "plan": "pro", "iat": now, "exp": now + 3600})
+        signed = token(self._signer, {"sub": subject, "plan": "pro", "iat": now, "exp": now + 3600})
         port = json.loads(process.lines[-1])["port"]
         return Visitor(f"http://127.0.0.1:{port}", [], signed.decode())
 
@@ -99,6 +101,22 @@ async def test_processes_are_one_safelight(company: Company) -> None:
     for words in (("doctor",), ("audit", "verify")):
         done = run(*words, "--config", "safelight.yaml", cwd=company.folder, **ENVIRON)
         assert (done.returncode, "1 tenant" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+async def test_crowd_fills_tenant_exactly(company: Company) -> None:
+    """Of 256 jobs that 64 clients at each of two processes ask for, as many are taken as may be in flight."""
+    clients = [
+        company.visit(each, f"u{n}")
+        for each in (company.serve("api"), company.serve("api"))
+        for n in range(64)
+    ]
+
+    async def twice(client: Visitor) -> list[str]:
+        return [(await client.submit(quality="low")).code for _ in range(2)]
+
+    answers = await asyncio.gather(*map(twice, clients))
+    codes = Counter(code for each in answers for code in each)
+    assert codes == {"": TENANT_IN_FLIGHT, "too_many_in_flight": 256 - TENANT_IN_FLIGHT}
 
 
 async def test_killed_worker_loses_no_job(company: Company) -> None:

@@ -32,10 +32,12 @@ class Processes(Rig):
     `link` makes the connections to a URL, where they are not those of production.
     """
 
-    def __init__(self, url: str | None = None, link: Callable[[str], Link] | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, link: Callable[[str], Link] | None = None, prefix: str | None = None
+    ) -> None:
         self.url = url or server().url
         self.link = link
-        self.prefix = f"{uuid4().hex}:"
+        self.prefix = prefix or f"{uuid4().hex}:"
         super().__init__("redis", __file__)  # type: ignore[arg-type]
 
     def over(self, url: str | None = None, *, ahead_ms: int = 0) -> RedisBackend:

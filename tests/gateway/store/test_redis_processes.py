@@ -7,19 +7,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
-from msgspec.structs import replace
 
 from gateway import doctor
-from gateway.store.contract import Begun, Claim, Denied, Recorded, Replayed, Stale, Submitted
+from gateway.store.contract import Begun, Claim, Recorded, Replayed, Stale, Submitted
 from gateway.store.engine import LEASE_MS, Engine
-from policies import quota
-from policies.model import Reason
 from tests.contracts.beside import ended, hooked
-from tests.contracts.rig import SAID, WIDE, admitting, attempt, counting, ending, put, submit, take
+from tests.contracts.rig import SAID, admitting, attempt, counting, ending, put, submit, take
 from tests.gateway.store.processes import Processes
 
 MINUTES = 60_000
-SKEWS = (0, 5 * MINUTES, -5 * MINUTES, 1)
 
 
 @pytest.fixture
@@ -28,33 +24,6 @@ async def many() -> AsyncIterator[Processes]:
     made = Processes()
     yield made
     await made.close()
-
-
-@pytest.mark.parametrize(
-    ("terms", "fit", "reason"),
-    [
-        (quota.Terms(WIDE, WIDE, 517), 51, Reason.INSUFFICIENT_CREDITS),
-        (quota.Terms(replace(WIDE, monthly_cap=519), WIDE, 10**6), 51, Reason.MONTHLY_CAP_REACHED),
-        (quota.Terms(WIDE, replace(WIDE, monthly_cap=129), 10**6), 48, Reason.MONTHLY_CAP_REACHED),
-        (quota.Terms(replace(WIDE, in_flight=51), WIDE, 10**6), 51, Reason.TOO_MANY_IN_FLIGHT),
-        (quota.Terms(WIDE, replace(WIDE, in_flight=12), 10**6), 48, Reason.TOO_MANY_IN_FLIGHT),
-        (quota.Terms(replace(WIDE, submit=51), WIDE, 10**6), 51, Reason.RATE_LIMITED),
-        (quota.Terms(WIDE, replace(WIDE, submit=12), 10**6), 48, Reason.RATE_LIMITED),
-    ],
-)
-async def test_limits_hold_across_processes(
-    many: Processes, terms: quota.Terms, fit: int, reason: Reason
-) -> None:
-    """Four processes with clocks minutes apart admit together what each limit allows, and no more."""
-    engines = [await many.process(ahead_ms=skew) for skew in SKEWS]
-    jobs = [many.job(subject=f"u{number % 4}") for number in range(256)]
-    answers = await asyncio.gather(
-        *(submit(engines[number // 4 % 4], job, terms=terms) for number, job in enumerate(jobs))
-    )
-    kinds = Counter(type(answer) for answer in answers)
-    assert kinds == {Submitted: fit, Denied: 256 - fit}
-    assert {answer.deny.reason for answer in answers if isinstance(answer, Denied)} == {reason}
-    assert await doctor.examine(engines[0].backend, many.chain) == []
 
 
 async def test_one_key_across_processes(many: Processes) -> None:
