@@ -43,7 +43,7 @@ from gateway.providers import open_adapter
 from gateway.providers.sandbox import HOST, SandboxUpstream
 from gateway.runs import Parts
 from gateway.secrets import Keyring, Secret
-from gateway.store.contract import Retention
+from gateway.store.contract import Leases, Retention
 from gateway.store.engine import Engine
 from gateway.store.opening import How, open_backend
 from gateway.telemetry import Reading, Telemetry
@@ -77,8 +77,8 @@ DEV_PLAN: Final = "pro"
 class Choices(Struct, frozen=True):
     """What is not in the settings: how this process was started, and what tests put in its place.
 
-    `adapters` opens a provider kind's adapter, `blobs` the place a URL names; `around` returns what is used
-    as the store. Without `now` it is the store's time that counts.
+    `adapters` opens a provider kind's adapter, `blobs` the place a URL names; `behind` returns what is
+    used as the back end, `around` as the store. Without `now` it is the store's time that counts.
     """
 
     dev: bool = False
@@ -87,7 +87,9 @@ class Choices(Struct, frozen=True):
     allowed: Allowed | None = None
     adapters: Callable[[str, str | None], Adapter] = open_adapter
     blobs: Callable[[str], Blobs] = open_blobs
+    behind: Callable[[Backend], Backend] = lambda backend: backend
     around: Callable[[Store], Store] = lambda store: store
+    leases: Leases = Leases()
     crash: Hook = nowhere
     body_seconds: float = 20.0
     policy_seconds: float = POLICY_SECONDS
@@ -150,11 +152,12 @@ class House:
             crash=self._choices.crash,
             unreadable=lambda job: self.telemetry.alarm("job_unreadable", job=job),
         )
-        return open_backend(self.settings.store.place, how)
+        return self._choices.behind(open_backend(self.settings.store.place, how))
 
     def _open_store(self) -> None:
-        crash, observe = self._choices.crash, self.telemetry.committed
-        engine = Engine(self._backend, self.chain, self._ref, crash=crash, observe=observe)
+        crash, leases = self._choices.crash, self._choices.leases
+        observe = self.telemetry.committed
+        engine = Engine(self._backend, self.chain, self._ref, crash=crash, observe=observe, leases=leases)
         self.store = self._choices.around(engine)
 
     def _open_inputs(self) -> None:
@@ -200,7 +203,7 @@ class House:
             deadline_seconds=settings.worker.job_deadline_seconds,
             crash=choices.crash,
         )
-        self.worker = Worker(parts, self.telemetry, settings.worker.concurrency)
+        self.worker = self._worker(parts)
         days = settings.retention
         retention = Retention(days.jobs_days * DAY_MS, days.trail_days * DAY_MS)
         self.sweeper = Sweeper(self.store, self.blobs, self.ring, self.telemetry, retention, self.lifetime)
@@ -213,6 +216,10 @@ class House:
             self.now,
         )
         self.authenticator = Authenticator(self._trusted(), now=self.now, find_key=self.keys.find)
+
+    def _worker(self, parts: Parts) -> Worker:
+        leases, n = self._choices.leases, self.settings.worker.concurrency
+        return Worker(parts, self.telemetry, n, renew_seconds=leases.renew_seconds, lease_ms=leases.job_ms)
 
     def _open_webhooks(self) -> None:
         """Build what registers webhooks and what tells them, over connections of their own."""
@@ -240,6 +247,7 @@ class House:
             attempt_seconds=settings.attempt_seconds,
             disable_after=settings.disable_after,
             crash=choices.crash,
+            margin_ms=choices.leases.delivery_margin_ms,
         )
         self.deliverer = Deliverer(parts, self.telemetry)
 

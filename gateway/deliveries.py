@@ -20,7 +20,7 @@ from gateway import notices
 from gateway.audit import Record
 from gateway.crash import Hook, nowhere
 from gateway.errors import Fault
-from gateway.store.contract import Notice, Stale
+from gateway.store.contract import Leases, Notice, Stale
 from gateway.wire import Wire, WireFailure, WireRequest
 from policies import ids, webhooks
 from policies.egress import Place, read_place
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CONCURRENCY: Final = 32
 EACH: Final = 4
 """Deliveries to one endpoint at once."""
-MARGIN_MS: Final = 30_000
+MARGIN_MS: Final = Leases().delivery_margin_ms
 """How much longer than a try its lease is: for rendering it, and for writing down what came of it."""
 IDLE_SECONDS: Final = 1.0
 FAULT_SECONDS: Final = 1.0
@@ -63,6 +63,7 @@ class Parts(Struct, frozen=True):
     attempt_seconds: int
     disable_after: int
     crash: Hook = nowhere
+    margin_ms: int = MARGIN_MS
     ticks: Callable[[], float] = time.monotonic
 
 
@@ -104,7 +105,7 @@ class Deliverer:
         self._parts = parts
         self._telemetry = telemetry
         self._concurrency = concurrency
-        self._lease_ms = parts.attempt_seconds * 1000 + MARGIN_MS
+        self._lease_ms = parts.attempt_seconds * 1000 + parts.margin_ms
         self._running: dict[asyncio.Task[None], Notice] = {}
         self._resting: dict[str, int] = {}
         self._freed = asyncio.Event()

@@ -14,7 +14,7 @@ from gateway.blobs import places
 from gateway.errors import Fault
 from gateway.runs import Parted, Parts, Run
 from gateway.store.contract import Claim
-from gateway.store.engine import LEASE_MS
+from gateway.store.engine import LEASE_MS, LEASES
 
 if TYPE_CHECKING:
     from gateway.blobs import Blobs
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.telemetry import Telemetry
     from policies.model import Job
 
-RENEW_SECONDS: Final = 10.0
+RENEW_SECONDS: Final = LEASES.renew_seconds
 IDLE_SECONDS: Final = 1.0
 """How long an idle worker waits before it looks again, when nobody wakes it."""
 FAULT_SECONDS: Final = 1.0
@@ -44,11 +44,13 @@ class Worker:
         concurrency: int,
         *,
         renew_seconds: float = RENEW_SECONDS,
+        lease_ms: int = LEASE_MS,
     ) -> None:
         self._parts = parts
         self._telemetry = telemetry
         self._concurrency = concurrency
         self._renew_seconds = renew_seconds
+        self._lease_ms = lease_ms
         self._running: dict[asyncio.Task[None], Run] = {}
         self._freed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -108,7 +110,7 @@ class Worker:
         """Take what fits; wait where there is no room or no work."""
         self._freed.clear()
         room = self._concurrency - len(self._running)
-        claims = await self._parts.store.claim(room, LEASE_MS) if room else ()
+        claims = await self._parts.store.claim(room, self._lease_ms) if room else ()
         for claim in claims:
             run = Run(self._parts, claim)
             task = asyncio.get_running_loop().create_task(self._run(run), name=f"job {claim.job.id}")
@@ -187,7 +189,7 @@ class Worker:
     async def _renew_once(self) -> None:
         """Renew all leases; a run whose lease is lost is cut."""
         runs = dict(self._running)
-        lost = await self._parts.store.renew([run.claim for run in runs.values()], LEASE_MS)
+        lost = await self._parts.store.renew([run.claim for run in runs.values()], self._lease_ms)
         for task, run in runs.items():
             if run.claim.job.id in lost and not run.ending:
                 task.cancel()

@@ -157,6 +157,23 @@ class Claim(Struct, frozen=True):
     fence: int
 
 
+class Leases(Struct, frozen=True):
+    """How long what a process took is its own, in milliseconds.
+
+    `job_ms` is a claim's length unless it is renewed; `attempt_margin_ms` comes on top of an open attempt's
+    deadline, `delivery_margin_ms` on top of a delivery's, before another process may take it.
+    """
+
+    job_ms: int = 30_000
+    attempt_margin_ms: int = 10_000
+    delivery_margin_ms: int = 30_000
+
+    @property
+    def renew_seconds(self) -> float:
+        """When a claim is renewed: at a third of its time."""
+        return self.job_ms / 3000
+
+
 class Begun(Struct, frozen=True):
     """The attempt is durable: now it may be sent."""
 

@@ -22,6 +22,7 @@ from gateway.store.contract import (
     Found,
     Granted,
     JobFilter,
+    Leases,
     LedgerRow,
     Page,
     Recorded,
@@ -62,16 +63,9 @@ if TYPE_CHECKING:
     from gateway.store import contract
 
 SAFETY_READ_SECONDS: Final = 15.0
-LEASE_MS: Final = 30_000
+LEASES: Final = Leases()
+LEASE_MS: Final = LEASES.job_ms
 """How long a claim lasts unless it is renewed."""
-ATTEMPT_MARGIN_MS: Final = 10_000
-"""How long after an open attempt's deadline its job may be claimed by another."""
-
-
-def _leased_until(job: Job, now: int) -> int:
-    """Return when a leased job may be claimed by another: never while a paid call may be under way."""
-    calls = [a.deadline_at + ATTEMPT_MARGIN_MS for a in job.attempts if a.open and a.upstream_id is None]
-    return max([now + LEASE_MS, *calls])
 
 
 class Engine:
@@ -86,8 +80,10 @@ class Engine:
         crash: Hook = nowhere,
         observe: Observe = lambda _moves, _seconds: None,
         seconds: float = COMMIT_SECONDS,
+        leases: Leases = LEASES,
     ) -> None:
         self.backend = backend
+        self._leases = leases
         self._chain = chain
         self._crash = crash
         self._seconds = seconds
@@ -148,12 +144,12 @@ class Engine:
 
     async def begin_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
         """Write an attempt down, durably, before it is sent."""
-        move = AttemptMove(claim, lambda job, now: lifecycle.began(job, attempt, now), _leased_until)
+        move = AttemptMove(claim, lambda job, now: lifecycle.began(job, attempt, now), self._leased_until)
         return await self._send(move)  # type: ignore[no-any-return]
 
     async def note_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
         """Write down what is now known of an attempt."""
-        move = AttemptMove(claim, lambda job, _now: lifecycle.noted(job, attempt), _leased_until)
+        move = AttemptMove(claim, lambda job, _now: lifecycle.noted(job, attempt), self._leased_until)
         return await self._send(move)  # type: ignore[no-any-return]
 
     async def record(self, claim: Claim, end: contract.End, record: Record) -> Recorded | Stale:
@@ -180,6 +176,12 @@ class Engine:
         move = SayMove(tenant, subject, record)
         await self._send(move)
         self._crash("audit_appended")
+
+    def _leased_until(self, job: Job, now: int) -> int:
+        """Return when a leased job may be claimed by another: never while a paid call may be under way."""
+        margin = self._leases.attempt_margin_ms
+        calls = [a.deadline_at + margin for a in job.attempts if a.open and a.upstream_id is None]
+        return max([now + self._leases.job_ms, *calls])
 
     async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:
         """Lease due jobs, tenants in turn."""

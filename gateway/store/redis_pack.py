@@ -208,8 +208,8 @@ class Packer:
                 writes.zadd(key, place, job.id)
         if isinstance(put.due, int):
             writes.zadd(room.due, put.due, job.id, "" if put.expect == 0 else "XX")
+            writes.zadd(shard.turn, put.due, room.tenant, "LT")
             if put.expect == 0:
-                writes.zadd(shard.turn, put.due, room.tenant, "LT")
                 writes.hset(shard.weight, room.tenant, job.weight)
         elif put.due == "drop":
             writes.zrem(room.due, job.id)

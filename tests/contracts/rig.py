@@ -15,9 +15,20 @@ from uuid import uuid4
 
 from gateway.audit import Chain, Record
 from gateway.store.backend import Backend
-from gateway.store.contract import Claim, Count, Decide, Denied, End, Erased, Key, Replayed, Submitted
+from gateway.store.contract import (
+    Claim,
+    Count,
+    Decide,
+    Denied,
+    End,
+    Erased,
+    Key,
+    Leases,
+    Replayed,
+    Submitted,
+)
 from gateway.store.contract import Conflict as KeyConflict
-from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.engine import LEASE_MS, LEASES, Engine
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
 from gateway.store.sqlite import SqliteBackend
@@ -88,9 +99,9 @@ class Rig:
         """Open a bare back end."""
         return self._open(self.place, self.clock)
 
-    def engine(self, backend: Backend) -> Engine:
+    def engine(self, backend: Backend, leases: Leases = LEASES) -> Engine:
         """Return an engine over a back end; it is closed with the rig."""
-        engine = Engine(backend, self.chain, lambda: f"r{next(self._numbers):031x}")
+        engine = Engine(backend, self.chain, lambda: f"r{next(self._numbers):031x}", leases=leases)
         self._engines.append(engine)
         return engine
 

@@ -14,6 +14,7 @@ from gateway.store.contract import (
     Claim,
     Gone,
     JobFilter,
+    Leases,
     Recorded,
     Remains,
     Replayed,
@@ -21,7 +22,7 @@ from gateway.store.contract import (
     Stale,
     Submitted,
 )
-from gateway.store.engine import ATTEMPT_MARGIN_MS, LEASE_MS, Engine
+from gateway.store.engine import LEASE_MS, LEASES, Engine
 from policies import lifecycle
 from policies.model import JobState
 from tests.contracts.rig import (
@@ -138,13 +139,26 @@ async def test_open_attempt_outlasts_lease(rig: Rig, store: Engine) -> None:
     begun = await store.begin_attempt(claim, attempt(deadline_at=NOVEMBER + 120_000))
     assert isinstance(begun, Begun)
     await store.renew([claim], LEASE_MS)
-    rig.clock.forward(120_000 + ATTEMPT_MARGIN_MS - 1)
+    rig.clock.forward(120_000 + LEASES.attempt_margin_ms - 1)
     assert await store.claim(1, LEASE_MS) == []
     named = attempt(deadline_at=NOVEMBER + 120_000, upstream_id="up_1")
     await store.note_attempt(Claim(begun.job, claim.fence), named)
     rig.clock.forward(LEASE_MS)
     (again,) = await take(store)
     assert again.job.attempts == (named,)
+
+
+async def test_leases_are_as_given(rig: Rig) -> None:
+    """What is leased is an engine's own for as long as it was built with, an open attempt with its margin."""
+    engine = rig.engine(rig.backend(), leases=Leases(job_ms=2_000, attempt_margin_ms=1_000))
+    await put(engine, rig.job())
+    (claim,) = await engine.claim(1, 2_000)
+    await engine.begin_attempt(claim, attempt(deadline_at=NOVEMBER + 5_000))
+    rig.clock.forward(5_999)
+    assert await engine.claim(1, 2_000) == []
+    rig.clock.forward(1)
+    assert len(await engine.claim(1, 2_000)) == 1
+    await rig.shut(engine)
 
 
 async def test_first_attempt_runs_job(rig: Rig, store: Engine) -> None:

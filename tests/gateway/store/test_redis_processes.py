@@ -47,6 +47,22 @@ async def test_processes_share_the_queue(many: Processes) -> None:
     assert len({claim.job.id for claim in claims}) == len(claims) == 90
 
 
+async def test_shortened_lease_counts(many: Processes) -> None:
+    """Once a call is named, its job may be claimed when the shorter lease runs out, not its deadline's."""
+    worker = await many.process()
+    await put(worker, many.job())
+    (claim,) = await worker.claim(1, 0)
+    late = await worker.now() + 100 * MINUTES
+    begun = await worker.begin_attempt(claim, attempt(deadline_at=late))
+    assert isinstance(begun, Begun)
+    assert await worker.claim(1, LEASE_MS) == []
+    named = attempt(deadline_at=late, upstream_id="up_1")
+    await worker.note_attempt(Claim(begun.job, claim.fence), named)
+    due = await worker.backend.next_due()
+    assert due is not None
+    assert due <= await worker.now() + LEASE_MS
+
+
 async def test_worker_settles_while_others_submit(many: Processes) -> None:
     """One process' records get through while others submit to the same tenant without a pause."""
     worker, *apis = [await many.process() for _ in range(4)]
