@@ -261,7 +261,6 @@ class House:
             blobs=self.blobs,
             lifetime=self.lifetime,
             telemetry=self.telemetry,
-            public_url=self.public_url,
             sync_seconds=self.settings.server.sync_wait_seconds,
         )
         return (GptImage2Plus(parts), GptImage2Ai(parts), OpenAI(parts))

@@ -224,7 +224,7 @@ class GptImage2Plus:
         headers = [*ignored(exchange, body.others("filename", "contentType", "size"))]
         if ticket.replayed:
             headers.append(REPLAYED)
-        return tell({"url": ticket.url, "key": ids.shown(ticket.upload.id, "up_")}, 200, headers)
+        return tell({"url": ticket.url, "key": ids.shown(ticket.upload.id, ids.UPLOAD)}, 200, headers)
 
     async def poll(self, exchange: Exchange, values: Mapping[str, str]) -> Answer:
         """Read a generation.

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FORM: Final = "gptimage2_plus"
 PLACE: Final = "/api/account/webhooks"
-PREFIX: Final = "we_"
 LONGEST_URL: Final = 2048
 LONGEST_LABEL: Final = 200
 MOST_EVENTS: Final = 16
@@ -61,7 +60,7 @@ def changed(body: Body) -> WebhookPatch:
 def view(endpoint: Endpoint) -> dict[str, object]:
     """Return an endpoint as this API shows one. Its secret was shown once."""
     return {
-        "id": ids.shown(endpoint.id, PREFIX),
+        "id": ids.shown(endpoint.id, ids.ENDPOINT),
         "url": endpoint.url,
         "events": endpoint.events,
         "label": endpoint.label,
@@ -99,7 +98,7 @@ class AccountWebhooks:
         _whole(body.issues)
         made = await self._webhooks.create(exchange.who, wish, FORM)
         headers = ignored(exchange, body.others("url", "events", "label", "scope"))
-        return tell({"id": ids.shown(made.endpoint.id, PREFIX), "secret": made.secret}, 201, headers)
+        return tell({"id": ids.shown(made.endpoint.id, ids.ENDPOINT), "secret": made.secret}, 201, headers)
 
     async def list(self, exchange: Exchange, _values: Mapping[str, str]) -> Answer:
         """List the caller's webhooks of this API."""
@@ -125,11 +124,11 @@ class AccountWebhooks:
         For 24 hours the old one signs, and the new one beside it.
         """
         made = await self._webhooks.rotate(exchange.who, _name(values), FORM)
-        return tell({"id": ids.shown(made.endpoint.id, PREFIX), "secret": made.secret})
+        return tell({"id": ids.shown(made.endpoint.id, ids.ENDPOINT), "secret": made.secret})
 
 
 def _name(values: Mapping[str, str]) -> str:
-    name = ids.parse(values["id"], PREFIX)
+    name = ids.parse(values["id"], ids.ENDPOINT)
     if name is None:
         raise Problem("not_found")
     return name

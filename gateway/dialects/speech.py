@@ -16,7 +16,6 @@ from gateway.api import problems
 from gateway.api.exchange import JSON, Answer, encode
 from gateway.api.jobs import idempotency_key
 from gateway.errors import Problem
-from gateway.strict import Flawed, decode_json
 from policies import ids
 from policies.model import Job
 
@@ -80,7 +79,6 @@ class SpeakerParts:
     blobs: Blobs
     lifetime: Lifetime
     telemetry: Telemetry
-    public_url: Callable[[], str]
     sync_seconds: float = 110.0
 
 
@@ -103,12 +101,6 @@ async def read_object(exchange: Exchange) -> dict[str, object]:
     if any(not isinstance(name, str) for name in value):  # pragma: no cover - JSON has no other names
         raise Problem("invalid_request")
     return value
-
-
-def decode_object(data: bytes) -> dict[str, object] | None:
-    """Return the object that bytes spell in JSON; None for anything else."""
-    value = decode_json(data, dict)
-    return None if isinstance(value, Flawed) else value
 
 
 def tell(value: object, status: int = 200, headers: Headers = ()) -> Answer:
