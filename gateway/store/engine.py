@@ -8,7 +8,7 @@ batches, not longer queues. Reads go to the back end. Waiters are woken by name 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.crash import Hook, nowhere
@@ -208,20 +208,24 @@ class Engine:
         expired = await self.backend.expired(now, retention, budget)
         drops = [DropMove(job) for job in expired.jobs]
         dropped = await asyncio.gather(*(self._send(move) for move in drops))
-        links = 0
-        for tenant, last in expired.links.items():
-            seal = self._chain.link(last.head, anchored(last.version, last.at))
-            move = AnchorMove(tenant, Anchor(last.version, last.at, last.head, seal))
-            await self._send(move)
-            links += await self.backend.cut(tenant, last.version)
+        links = await self._cut(expired.links)
         keys = await self.backend.drop_keys(now - max(retention.keys_ms, KEYS_KEPT_MS), budget)
         over = now - retention.uploads_ms
         moves = [DropUploadMove(tenant, upload, over) for tenant, upload in expired.uploads]
         uploads = sum(await asyncio.gather(*(self._send(move) for move in moves)))
         deliveries = await self.backend.shelf.drop_over(now - retention.deliveries_ms, budget)
         jobs = tuple(job for job in dropped if isinstance(job, Job))
-        more = max(len(expired.jobs), keys, links, len(expired.uploads), deliveries) >= budget
+        more = max(len(expired.jobs), keys, len(expired.uploads), deliveries) >= budget or links > 0
         return Swept(jobs, keys, links, uploads, deliveries, more)
+
+    async def _cut(self, ends: Mapping[str, TrailLink]) -> int:
+        """Cut trails, each after its newest link to go, once it is written down where the rest begins."""
+        moves = []
+        for name, last in ends.items():
+            seal = self._chain.link(last.head, anchored(last.version, last.at))
+            moves.append(AnchorMove(name, Anchor(last.version, last.at, last.head, seal)))
+        await asyncio.gather(*map(self._send, moves))
+        return sum([await self.backend.cut(name, last.version) for name, last in ends.items()])
 
     async def remains(self, limit: int = 200) -> Sequence[Remains]:
         """Return what dropped jobs left behind, oldest first."""

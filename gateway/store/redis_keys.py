@@ -54,7 +54,8 @@ class Room:
 
     `t` document, `u` users, `s` references, `ix` jobs, `open` and `wait` those that have not ended and those
     that have not begun, `due` queue, `led` ledger, `aud` trail, `ep` endpoints, `ky` service keys, `up`
-    uploads, `dl` deliveries, `df` their fences, `hu` since which version endpoints are hushed.
+    uploads, `dl` deliveries, `df` their fences, `hu` since which version endpoints are hushed
+    (dropped ones for good).
     """
 
     __slots__ = ("_at", "_tail", "shard", "tenant")

@@ -27,6 +27,9 @@ MOST: Final = 2_000
 HOLDERS: Final[dict[Kind, str]] = {"endpoint": "ep", "key": "ky", "upload": "up"}
 """Which hash of a tenant holds documents of a kind."""
 
+DROPPED: Final = EXACT
+"""Since when deliveries of a dropped endpoint are hushed: they are as if gone, and the sweep removes them."""
+
 Check = list[Any]
 Write = list[Any]
 _json = msgspec.json.Encoder()
@@ -254,7 +257,7 @@ class Packer:
 
     def _silence(self, room: Room, endpoint: str, writes: Writes) -> None:
         turns = self._names.shards[room.shard].dturn
-        writes.first.append(["DEL", self.sheet(room.pending(endpoint), "zset")])
+        writes.first.append(["UNLINK", self.sheet(room.pending(endpoint), "zset")])  # long: freed aside
         writes.first.append(["ZREM", self.sheet(turns, "zset"), ref(endpoint, room.tenant)])
 
     def _put_doc(self, room: Room, put: DocPut, writes: Writes) -> None:
@@ -271,12 +274,8 @@ class Packer:
             self._leave(room, drop.id, (), now, writes)
         elif drop.kind == "endpoint":
             self._silence(room, drop.id, writes)
-            keys = (room.told(drop.id), room.dl, room.df, shard.dlx)
-            kinds = ("zset", "hash", "hash", "zset")
-            numbers = [self.sheet(key, kind) for key, kind in zip(keys, kinds, strict=True)]
-            writes.first.append(["PURGE", *numbers, ref(drop.id, room.tenant)])
-            writes.first.append(["DEL", numbers[0]])
-            writes.hdel(room.hu, drop.id)
+            writes.hset(room.hu, drop.id, DROPPED)
+            writes.zadd(shard.dgone, now, ref(drop.id, room.tenant))
 
     def _tell(self, room: Room, put: DeliveryPut, place: int, writes: Writes) -> None:
         """Write a delivery with the version it is put by: one hushed later is not due."""

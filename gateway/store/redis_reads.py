@@ -15,7 +15,7 @@ import msgspec
 from gateway.store import shelf_rows
 from gateway.store.backend import Examined, KeyRow, Loaded, TenantDoc, TenantState, UserState, Want
 from gateway.store.contract import JobFilter, LedgerRow, TrailLink
-from gateway.store.redis_pack import HOLDERS
+from gateway.store.redis_pack import DROPPED, HOLDERS
 from policies.model import Account, Job
 
 if TYPE_CHECKING:
@@ -110,13 +110,20 @@ def since(reply: list[bytes]) -> dict[str, int]:
     return {name: int(version) for name, version in pairs(reply).items()}
 
 
+def dropped(hushed: dict[str, int], endpoint: str) -> bool:
+    """Say whether an endpoint was dropped: its deliveries are removed later, and not there until then."""
+    return hushed.get(endpoint) == DROPPED
+
+
 def delivery(reading: Reading, name: str, text: bytes | None, hushed: dict[str, int]) -> Delivery | None:
     """Return a delivery; one put before its endpoint was hushed is not due."""
     if text is None:
         return None
     version, _, rest = _decoded(text).partition(" ")
     found: Delivery | None = reading.value(shelf_rows.DELIVERY, name, rest)
-    if found is not None and int(version) < hushed.get(found.endpoint, 0):
+    if found is None or dropped(hushed, found.endpoint):
+        return None
+    if int(version) < hushed.get(found.endpoint, 0):
         found = msgspec.structs.replace(found, due_at=None)
     return found
 

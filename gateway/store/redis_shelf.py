@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.store.backend import UNREADABLE_MS, News
 from gateway.store.contract import DeliveryPage, Notice
 from gateway.store.redis_keys import ref, shard_of, unref
-from gateway.store.redis_pack import Sheet, Writes, forget, told_to_others
-from gateway.store.redis_reads import delivery, doc, endpoints, job_of, since
+from gateway.store.redis_pack import Sheet, told_to_others
+from gateway.store.redis_past import drop_over
+from gateway.store.redis_reads import delivery, doc, dropped, endpoints, job_of, since
 from policies.model import ServiceKey, Upload
 from policies.webhooks import Delivery, Endpoint
 
@@ -35,10 +36,6 @@ class Lease(NamedTuple):
     name: str
     fence: int
     due: int = 0
-
-
-PENDING: Final = 200
-"""Deliveries past their time and not yet over that a sweep steps over; there are next to none."""
 
 
 class RedisShelf:
@@ -101,6 +98,8 @@ class RedisShelf:
         if not names:
             return DeliveryPage(())
         hushed, texts = await self._site.ask([("HGETALL", room.hu), ("HMGET", room.dl, *names)])
+        if dropped(since(hushed), endpoint):
+            return DeliveryPage(())
         told = [
             delivery(self._site.reading, name.decode(), text, since(hushed))
             for name, text in zip(names, texts, strict=True)
@@ -153,44 +152,7 @@ class RedisShelf:
 
     async def drop_over(self, before: int, budget: int) -> int:
         """Remove deliveries made before an instant of which nothing more is sent."""
-        old = await self._old(before, budget)
-        by_tenant: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-        for name, endpoint, tenant in old:
-            by_tenant[tenant].append((name, endpoint))
-        number = self._site.number()
-        calls = [self._dropping(tenant, some, number) for tenant, some in by_tenant.items()]
-        answers = await self._site.answers(calls)
-        return sum(verdict[0] == "a" for _n, _t, groups in answers for group in groups for verdict in group)
-
-    def _dropping(self, tenant: str, some: Sequence[tuple[str, str]], number: int) -> Call:
-        """Return the script that removes deliveries of a tenant, each unless it is due after all."""
-        site, sheet, changes = self._site, Sheet(), []
-        room = site.names.room(tenant)
-        group = sheet(room.t, "hash")
-        for name, endpoint in some:
-            writes = Writes(sheet)
-            forget(room, site.names, name, endpoint, writes)
-            pending = ["q", sheet(room.pending(endpoint), "zset"), name]
-            changes.append(([pending], writes.all(), "", -1))
-        head = (f"{site.me}.sweep", number, site.time(), site.names.wake)
-        return site.call("commit", list(sheet.keys), (*head, sheet.types, [(group, changes)]))
-
-    async def _old(self, before: int, budget: int) -> list[tuple[str, str, str]]:
-        """Return deliveries past their time that are no longer due, oldest first."""
-        order = ("-inf", before, "WITHSCORES", "LIMIT", 0, budget + PENDING)
-        replies = await self._site.ask(
-            [("ZRANGEBYSCORE", shard.dlx, *order) for shard in self._site.names.shards]
-        )
-        found = sorted(
-            (float(at), name.decode())
-            for reply in replies
-            for name, at in zip(reply[::2], reply[1::2], strict=True)
-        )
-        named = [(name, *unref(rest)) for name, rest in (unref(text) for _at, text in found)]
-        room = self._site.names.room
-        due = await self._site.ask([("ZSCORE", room(of).pending(to), name) for name, to, of in named])
-        over = [each for each, at in zip(named, due, strict=True) if at is None]
-        return over[:budget]
+        return await drop_over(self._site, before, budget)
 
     async def _lines(self, busy: Sequence[str], n: int, now: int | None) -> list[Line]:
         """Return the endpoints with something due by `now` (None: at any time), the oldest first."""

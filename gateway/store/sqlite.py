@@ -46,6 +46,8 @@ from policies.model import Job
 
 SLOWEST_MS: Final = 2_000
 """How long a statement may wait for the file before the store counts as unavailable."""
+UNREADABLE: Final = 200
+"""Jobs that cannot be read that a sweep steps over; there are next to none."""
 WIPE_MS: Final = 50
 """How long emptying the log may wait for readers beside this process, while commits wait for it."""
 
@@ -186,10 +188,10 @@ class SqliteBackend:
         uploads_at = now - retention.uploads_ms
         with _faults():
             uploads = _all(self._reader, shelf_rows.EXPIRED_UPLOADS, (uploads_at, budget))
-            jobs = _all(self._reader, rows.EXPIRED_JOBS, (now - retention.jobs_ms, budget))
+            jobs = _all(self._reader, rows.EXPIRED_JOBS, (now - retention.jobs_ms, budget + UNREADABLE))
             cuts = _all(self._reader, rows.EXPIRED_LINKS, (budget, now - retention.trail_ms))
         return Expired(
-            self._reading.jobs(jobs),
+            self._reading.jobs(jobs)[:budget],
             {tenant: TrailLink(v, at, head, b"") for tenant, v, at, head in cuts},
             tuple((tenant, upload) for tenant, upload in uploads),
         )

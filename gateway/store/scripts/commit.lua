@@ -64,24 +64,10 @@ local function verdict(checks)
   return letter, lost
 end
 
--- Forgets deliveries of an endpoint that goes: {'PURGE', their order, they, their fences, by age, its reference}
-local function purge(w)
-  local ids = redis.call('ZRANGE', KEYS[w[2]], 0, -1)
-  for _, id in ipairs(ids) do
-    redis.call('HDEL', KEYS[w[3]], id)
-    redis.call('HDEL', KEYS[w[4]], id)
-    redis.call('ZREM', KEYS[w[5]], id .. ' ' .. w[6])
-  end
-end
-
 local function write(change)
   for _, w in ipairs(change[2]) do
-    if w[1] == 'PURGE' then
-      purge(w)
-    else
-      w[2] = KEYS[w[2]]
-      redis.call(unpack(w))
-    end
+    w[2] = KEYS[w[2]]
+    redis.call(unpack(w))
   end
   if change[3] ~= '' then redis.call('PUBLISH', channel, change[3]) end
 end
