@@ -278,9 +278,14 @@ class Jobs:
         )
 
     async def quote(self, who: Caller, request: JobRequest) -> Quoted:
-        """Say what a submit would answer, and spend nothing. Sixty a minute for each process."""
+        """Say what a submit would answer, and spend nothing. Sixty a minute for each process.
+
+        Of an edit's inputs all is asked but their bytes, which are looked at when a job begins from them.
+        """
         self._count_quote(who)
         prepared = self._prepare(who, request, self._rulebook())
+        if request.operation == "edit" and isinstance(prepared, _Prepared):
+            prepared = await self._pins.look(who, request) or prepared
         if isinstance(prepared, Deny):
             if prepared.reason is Reason.INVALID_REQUEST:
                 raise Problem.of(prepared)

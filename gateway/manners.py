@@ -51,6 +51,10 @@ class Pins(Protocol):
         """Return the inputs of an edit, judged; or which one cannot be used, and why."""
         ...
 
+    async def look(self, who: Caller, request: JobRequest) -> Deny | None:
+        """Return why `pin` would refuse, as far as that is seen without any bytes."""
+        ...
+
     async def forget(self, job: Job) -> None:
         """Drop what a job was made from."""
         ...

@@ -176,9 +176,7 @@ class Uploads:
         Uploads are read whole and decoded, URLs looked up and not fetched. An upload that is refused is
         dropped with its bytes.
         """
-        refs = [(f"/inputs/{at}", ref) for at, ref in enumerate(request.inputs)]
-        if request.mask is not None:
-            refs.append(("/mask", request.mask))
+        refs = _refs(request)
         uploads = await self._mine(who, refs)
         if isinstance(uploads, Deny):
             return uploads
@@ -190,6 +188,19 @@ class Uploads:
             sources.append(source)
         mask = sources.pop() if request.mask is not None else None
         return Pinned(tuple(sources), mask)
+
+    async def look(self, who: Caller, request: JobRequest) -> Deny | None:
+        """Return why the inputs of an edit cannot be used, as far as that is seen without their bytes."""
+        refs = _refs(request)
+        uploads = await self._mine(who, refs)
+        if isinstance(uploads, Deny):
+            return uploads
+        for place, ref in refs:
+            upload = uploads.get(place)
+            seen = await self._barred(place, ref) if upload is None else self._late(place, upload)
+            if seen is not None:
+                return seen
+        return None
 
     async def _mine(self, who: Caller, refs: list[tuple[str, InputRef]]) -> dict[str, Upload] | Deny:
         """Return the caller's uploads by place; every reference to another one is a flaw."""
@@ -212,16 +223,24 @@ class Uploads:
 
     async def _source(self, place: str, ref: InputRef, upload: Upload | None) -> Source | Deny:
         if upload is not None:
-            return await self._pinned(f"{place}/upload", upload)
-        url = ref.url or ""
-        if await self._p.judge(url):
-            return Source(url=url)
+            return self._late(place, upload) or await self._pinned(f"{place}/upload", upload)
+        return await self._barred(place, ref) or Source(url=ref.url)
+
+    async def _barred(self, place: str, ref: InputRef) -> Deny | None:
+        """Return the refusal of a URL that is not called from here."""
+        if await self._p.judge(ref.url or ""):
+            return None
         return Deny(Reason.REFERENCE_REJECTED, PUBLIC, flaws=(Flaw(f"{place}/url", PUBLIC),))
+
+    def _late(self, place: str, upload: Upload) -> Deny | None:
+        """Return the refusal of an upload that is past its time."""
+        if upload.expires_at > self._p.now():
+            return None
+        what = "is too old to be used; upload it again"
+        return _deny(Reason.UPLOAD_EXPIRED, f"{place}/upload", what)
 
     async def _pinned(self, place: str, upload: Upload) -> Source | Deny:
         """Return an upload as it is now, by hash, or why it is not to be used."""
-        if upload.expires_at <= self._p.now():
-            return _deny(Reason.UPLOAD_EXPIRED, place, "is too old to be used; upload it again")
         lying = await find_upload(self._blobs, self._p.ring, upload)
         if lying is None:
             return _deny(Reason.UPLOAD_INCOMPLETE, place, "has no bytes yet; PUT them to its URL")
@@ -276,6 +295,12 @@ class Uploads:
         await self._store.drop_upload(tenant, upload)
         for place in folders(self._p.ring, tenant, upload):
             await self._blobs.delete(place)
+
+
+def _refs(request: JobRequest) -> list[tuple[str, InputRef]]:
+    """Return what an edit begins from, each with its place in the request; the mask comes last."""
+    refs = [(f"/inputs/{at}", ref) for at, ref in enumerate(request.inputs)]
+    return refs if request.mask is None else [*refs, ("/mask", request.mask)]
 
 
 def _deny(reason: Reason, place: str, what: str) -> Deny:

@@ -195,7 +195,8 @@ class JobCalls:
     async def quote(self, request: Handler) -> Answer:
         """Ask what a job would cost.
 
-        Takes a submit's body and spends nothing. A prompt that a rule blocks is 200 with `allowed` false.
+        Takes a submit's body and spends nothing. A prompt that a rule blocks is 200 with `allowed` false, and
+        so is a URL that is not called from here; the bytes of inputs are not looked at.
         """
         exchange = exchange_of(request.scope)
         who = exchange.who

@@ -57,6 +57,7 @@ TRIES: Final = (
     Try("job", "GET", "/api/generate/{}"),
     Try("upload", "POST", "/v1/jobs", EDIT + '"inputs": [{"upload": "{}"}]}'),
     Try("upload", "POST", "/v1/jobs", EDIT + '"inputs": [{"url": "http://a"}], "mask": {"upload": "{}"}}'),
+    Try("upload", "POST", "/v1/quote", EDIT + '"inputs": [{"upload": "{}"}]}'),
     Try("upload", "POST", "/api/v1/generate", '{"prompt": "a", "type": "edit", "inputImageKeys": ["{}"]}'),
     Try("upload", "GET", "/v1/jobs/{}"),
     Try("key", "DELETE", "/v1/keys/{}"),

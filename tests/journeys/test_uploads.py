@@ -235,6 +235,33 @@ async def test_only_puts_are_taken(here: Stage) -> None:
     assert (await reader.post("/v1/uploads", announced("png", 9))).code == "forbidden"
 
 
+# -- quoting -------------------------------------------------------------------------------------------
+
+
+async def test_quote_judges_inputs(here: Stage) -> None:
+    """A quote refuses what its submit refuses, a barred URL or an upload past its day, in the same words."""
+    old = {"upload": await brought(here.visit(), GOOD)}
+    here.clock.move(24 * HOUR)
+    ann = here.visit()
+    for given, code in (({"url": "https://10.0.0.1/a.png"}, "reference_rejected"), (old, "upload_expired")):
+        body: dict[str, object] = {"prompt": "a", "operation": "edit", "inputs": [given]}
+        quoted, refused = await ann.post("/v1/quote", body), await ann.post("/v1/jobs", body)
+        assert (quoted.status, quoted.json["allowed"], refused.code) == (200, False, code)
+        assert [quoted.json[name] for name in ("code", "detail")] == [code, refused.json["detail"]]
+    body = {"prompt": "a", "operation": "edit", "inputs": [{"upload": "up_1"}], "mask": {"upload": "up_2"}}
+    crooked, refused = await ann.post("/v1/quote", body), await ann.post("/v1/jobs", body)
+    assert (crooked.status, crooked.json["errors"]) == (400, refused.json["errors"])
+
+
+async def test_quote_looks_at_no_bytes(here: Stage) -> None:
+    """An upload that is announced and not put yet is quoted as one that is there."""
+    ann = here.visit()
+    place = await ticket(ann, "png", len(GOOD))
+    body = {"prompt": "a", "operation": "edit", "inputs": [{"upload": place["id"]}]}
+    assert (await ann.post("/v1/quote", body)).json["allowed"] is True
+    assert (await ann.post("/v1/jobs", body)).code == "upload_incomplete"
+
+
 # -- forgetting ----------------------------------------------------------------------------------------
 
 
