@@ -418,7 +418,7 @@ class Jobs:
         """Forget an ended job: its prompt, inputs and images. Its key answers `job_erased` from now on.
 
         Images that cannot be deleted now, or that a crash leaves, go with the next sweep. Uploads it was
-        made from go too, whatever else asked for them.
+        made from go too, but for those that another open job begins from.
         """
         await self.get(who, job_id)
         answer = await self._store.erase(

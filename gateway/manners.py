@@ -56,5 +56,5 @@ class Pins(Protocol):
         ...
 
     async def forget(self, job: Job) -> None:
-        """Drop what a job was made from."""
+        """Drop what a job was made from and no open one begins from."""
         ...

@@ -23,10 +23,10 @@ from gateway.images import NotAnImage
 from gateway.images.endings import ends
 from gateway.inputs import ENDS, MOST_BYTES, find_upload, upload_key
 from gateway.manners import Pinned
-from gateway.store.contract import Conflict, Denied, Erased, Key
+from gateway.store.contract import Conflict, Denied, Erased, JobFilter, Key
 from policies import ids, quota
 from policies.egress import PUBLIC
-from policies.model import Deny, Flaw, Reason, Source, Upload
+from policies.model import Deny, Flaw, JobState, Reason, Source, Upload
 
 if TYPE_CHECKING:
     from gateway.blobs import Blobs, Doors
@@ -41,6 +41,9 @@ USABLE_MS: Final = quota.DAY_MS
 AT_ONCE: Final = 4
 """Uploads whose bytes are in memory to be judged; each may be ten million bytes and forty million pixels."""
 MOST_KNOWN: Final = 20_000
+OPEN: Final = frozenset(state for state in JobState if not state.ended)
+LISTED: Final = 100
+"""Open jobs that are read at a time."""
 
 
 class Ticket(Struct, frozen=True):
@@ -284,10 +287,26 @@ class Uploads:
     # -- forgetting ----------------------------------------------------------------------------------
 
     async def forget(self, job: Job) -> None:
-        """Drop the uploads a job was made from."""
-        for source in (*job.sources, *([job.mask] if job.mask else [])):
-            if source.upload is not None:
-                await self._drop(job.tenant, source.upload)
+        """Drop the uploads a job was made from, but for those an open job of its subject begins from too.
+
+        They go with that one, or when their day is over.
+        """
+        brought = _brought(job)
+        kept = await self._wanted(job) if brought else set()
+        for upload in brought - kept:
+            await self._drop(job.tenant, upload)
+
+    async def _wanted(self, job: Job) -> set[str]:
+        """Return the uploads that open jobs of a job's subject begin from: nobody else may use them."""
+        where = JobFilter(subject=job.subject, states=OPEN, operation="edit")
+        found: set[str] = set()
+        before: int | None = None
+        while True:
+            page = await self._store.list_jobs(job.tenant, where, before=before, limit=LISTED)
+            found.update(*(_brought(other) for other in page.jobs))
+            before = page.next
+            if before is None:
+                return found
 
     async def _drop(self, tenant: str, upload: str) -> None:
         """Drop an upload and its bytes; those that cannot be deleted now go with the next sweep."""
@@ -301,6 +320,11 @@ def _refs(request: JobRequest) -> list[tuple[str, InputRef]]:
     """Return what an edit begins from, each with its place in the request; the mask comes last."""
     refs = [(f"/inputs/{at}", ref) for at, ref in enumerate(request.inputs)]
     return refs if request.mask is None else [*refs, ("/mask", request.mask)]
+
+
+def _brought(job: Job) -> set[str]:
+    """Return the uploads a job was made from."""
+    return {source.upload for source in (*job.sources, job.mask) if source and source.upload}
 
 
 def _deny(reason: Reason, place: str, what: str) -> Deny:

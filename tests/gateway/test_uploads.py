@@ -16,9 +16,9 @@ from gateway.errors import Problem
 from gateway.jobs import Caller
 from gateway.manners import Pinned
 from gateway.store.contract import Retention
-from gateway.uploads import UploadParts, Uploads
+from gateway.uploads import LISTED, UploadParts, Uploads
 from policies import ids, quota
-from policies.model import Deny, InputRef, JobRequest, Principal, Reason
+from policies.model import Deny, InputRef, Job, JobRequest, Principal, Reason, Source
 from tests.fakes.jobs import PLAN
 from tests.fakes.pictures import png
 from tests.journeys.workbench import RING, Workbench, workbench
@@ -162,3 +162,18 @@ async def test_swept_key_says_expired(tmp_path: Path) -> None:
         with pytest.raises(Problem) as raised:
             await it.uploads.create(ANN, "a.png", "image/png", 9, "key")
         assert raised.value.code == "upload_expired"
+
+
+async def test_oldest_open_job_is_asked(tmp_path: Path) -> None:
+    """However many jobs are open, an upload that the oldest of them begins from is kept."""
+    async with desk(tmp_path) as it:
+        upload = await it.bring()
+        sources = (Source(upload.id, "0" * 64),)
+        await it.bench.submit(operation="edit", besides={"sources": sources})
+        for _ in range(LISTED):
+            await it.bench.submit(operation="edit")
+        over = Job("1", "acme", "ann", JobRequest("p", "edit"), sources=sources)
+        await it.uploads.forget(over)
+        assert await it.bench.engine.get_upload("acme", upload.id) == upload
+        await it.uploads.forget(replace(over, subject="ben"))
+        assert await it.bench.engine.get_upload("acme", upload.id) is None

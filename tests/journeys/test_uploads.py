@@ -276,6 +276,29 @@ async def test_deleted_job_takes_its_uploads(here: Stage) -> None:
     assert [await row(here, name) for name in (used, mask)] == [None, None]
 
 
+async def test_wanted_upload_outlives_a_job(here: Stage) -> None:
+    """An upload that another open job begins from stays until that one is deleted."""
+    ann = here.visit()
+    shared, mask, own = [await brought(ann, png(40, 30, seed)) for seed in "abc"]
+    first = (await edit(ann, own, mask={"upload": shared})).json["id"]
+    second = (await edit(ann, shared, mask={"upload": mask})).json["id"]
+    for job, left in ((first, [[], ["png"], ["png"]]), (second, [[], [], []])):
+        await ann.post(f"/v1/jobs/{job}/cancel")
+        assert (await ann.ask("DELETE", f"/v1/jobs/{job}")).status == 204
+        assert [await files(here, name) for name in (own, shared, mask)] == left
+
+
+async def test_ended_job_keeps_no_upload(here: Stage) -> None:
+    """An upload goes with its job although one that is over, kept and not deleted, was made from it too."""
+    ann = here.visit()
+    shared = await brought(ann, GOOD)
+    jobs = [(await edit(ann, shared)).json["id"] for _ in range(2)]
+    for job in jobs:
+        await ann.post(f"/v1/jobs/{job}/cancel")
+    assert (await ann.ask("DELETE", f"/v1/jobs/{jobs[0]}")).status == 204
+    assert await files(here, shared) == []
+
+
 # -- inside a request ----------------------------------------------------------------------------------
 
 
