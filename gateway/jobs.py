@@ -38,7 +38,7 @@ from gateway.store.contract import (
     Submitted,
     Watch,
 )
-from policies import access, aliases, menu, pricing, prompts, quota
+from policies import access, aliases, menu, order, pricing, prompts, quota
 from policies.bundle import Bundle, Plan
 from policies.model import Deny, Job, JobRequest, JobState, Principal, Reason, Usage
 from policies.routing import Offer, Resolved, Router
@@ -256,6 +256,7 @@ class Jobs:
             adjustments=prepared.adjustments,
             price_each=prepared.price.each,
             weight=who.tenant_plan.queue_weight,
+            priority=order.priority(who.tenant_plan, who.user_plan),
             slots=resolved.slots,
             route=resolved.steps,
             policy_version=book.version,

@@ -15,7 +15,19 @@ import msgspec
 from msgspec import Meta, Struct
 
 from policies import lookalikes, patterns, pricing
-from policies.model import Alias, Background, Credits, Dialect, Format, Operation, Quality, Ratio, Size, Slug
+from policies.model import (
+    Alias,
+    Background,
+    Credits,
+    Dialect,
+    Format,
+    Operation,
+    Priority,
+    Quality,
+    Ratio,
+    Size,
+    Slug,
+)
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -33,10 +45,11 @@ class PerLevel(Struct, frozen=True, forbid_unknown_fields=True):
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     """What a plan buys. `prompt` is in code points; `queue_weight` is a share of each turn.
 
-    `styles` None means every style of the bundle, and any other slug as words. `inputs` is the most images
-    of an edit, `webhooks` the most endpoints of a subject. `links` None leaves to each client API what it
-    promises: minutes in ours, as long as the job lives in the others. `attach_unmarked` takes an OpenAI
-    client's same request within ten minutes for a repeat, though nothing in it says so.
+    Jobs of the `priority` batch come after everybody's interactive ones; `order` says how far. `styles` None
+    means every style of the bundle, and any other slug as words. `inputs` is the most images of an edit,
+    `webhooks` the most endpoints of a subject. `links` None leaves to each client API what it promises:
+    minutes in ours, as long as the job lives in the others. `attach_unmarked` takes an OpenAI client's same
+    request within ten minutes for a repeat, though nothing in it says so.
     """
 
     credits_per_month: Credits
@@ -50,6 +63,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     styles: tuple[Slug, ...] | None = None
     inputs: Annotated[int, Meta(ge=0, le=16)] = 4
     queue_weight: Annotated[int, Meta(ge=1, le=100)] = 1
+    priority: Priority = "interactive"
     links: Literal["signed", "durable"] | None = None
     final_prompt: bool = False
     dialects: tuple[Dialect, ...] = ("native",)

@@ -68,6 +68,7 @@ class Reason(enum.StrEnum):
     UPLOAD_INCOMPLETE = "upload_incomplete"
     WEBHOOK_LIMIT = "webhook_limit"
     PAUSED = "paused"
+    QUEUE_FULL = "queue_full"
     NOT_FOUND = "not_found"
 
 
@@ -114,6 +115,8 @@ class JobState(enum.StrEnum):
 Dialect = Literal["native", "openai", "gptimage2_plus", "gptimage2_ai"]
 """A client API a job may be asked for in: our own, or one of those others speak."""
 Operation = Literal["generate", "edit"]
+Priority = Literal["interactive", "batch"]
+"""Which line a job waits in: somebody waits for it, or it can wait itself."""
 Quality = Literal["low", "medium", "high"]
 Format = Literal["png", "webp", "jpeg"]
 MediaType = Literal["image/png", "image/jpeg", "image/webp"]
@@ -278,7 +281,8 @@ class Job(Struct, frozen=True, omit_defaults=True):
     `slots` says how many images each upstream call makes; an output's index counts through them.
     `operator_flag` marks an outcome the operator must look at (unknown outcomes, paid and thrown away).
     `dialect` is the API it was asked for in, `links` how long its links live, `variants` what is made of
-    each output besides the thumbnail. `sources` and `mask` are the inputs of an edit, in order.
+    each output besides the thumbnail. `sources` and `mask` are the inputs of an edit, in order. `priority`
+    is the line it waits in, decided at submit.
     """
 
     id: str
@@ -319,6 +323,7 @@ class Job(Struct, frozen=True, omit_defaults=True):
     variants: tuple[Literal["webp"], ...] = ()
     sources: tuple[Source, ...] = ()
     mask: Source | None = None
+    priority: Priority = "interactive"
 
     @property
     def quoted(self) -> int:

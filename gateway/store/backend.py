@@ -26,7 +26,8 @@ from gateway.store.contract import (
     Retention,
     TrailLink,
 )
-from policies.model import Account, Job, ServiceKey, Upload
+from policies.model import Account, Job, Priority, ServiceKey, Upload
+from policies.order import Backlog
 from policies.webhooks import Delivery, Endpoint
 
 SCHEMA: Final = 1
@@ -363,8 +364,8 @@ class Backend(Protocol):
         """Apply each change whole or not at all, durably, in order."""
         ...
 
-    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
-        """Lease up to `n` due jobs until `until`, tenants in turn."""
+    async def claim(self, n: int, now: int, until: int, priority: Priority) -> list[Claim]:
+        """Lease up to `n` due jobs of a line until `until`, tenants in turn."""
         ...
 
     async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
@@ -383,8 +384,8 @@ class Backend(Protocol):
         """Return jobs newest first."""
         ...
 
-    async def position(self, tenant: str, job: str) -> int:
-        """Return how many queued jobs of the tenant are older."""
+    async def position(self, tenant: str, job: str, priority: Priority) -> int:
+        """Return how many queued jobs of the tenant are older, in the job's line."""
         ...
 
     async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
@@ -429,6 +430,10 @@ class Backend(Protocol):
 
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
+        ...
+
+    async def backlog(self, now: int) -> Backlog:
+        """Return how many jobs are due and not leased, a line, and since when. Cheap, however many."""
         ...
 
     async def ping(self) -> None:

@@ -28,6 +28,7 @@ from gateway.store.shelf import (
     Uploads,
 )
 from policies.model import Attempt, Deny, Entry, Job, JobState, Usage
+from policies.order import Backlog
 from policies.quota import Admitted, Posted
 
 __all__ = [  # of what lies beside: the rest of this module is its own
@@ -297,7 +298,7 @@ class Store(Keys, Uploads, Hooks, Protocol):
         ...
 
     async def position(self, tenant: str, job: Job) -> int:
-        """Return how many queued jobs of the tenant are older."""
+        """Return how many queued jobs of the tenant are older, in the job's line."""
         ...
 
     async def cancel(
@@ -319,7 +320,7 @@ class Store(Keys, Uploads, Hooks, Protocol):
         ...
 
     async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:
-        """Lease due jobs, tenants in turn."""
+        """Lease due jobs, tenants in turn: interactive ones first, and of each eight one of batch."""
         ...
 
     async def renew(self, claims: Sequence[Claim], lease_ms: int) -> frozenset[str]:
@@ -352,6 +353,10 @@ class Store(Keys, Uploads, Hooks, Protocol):
 
     async def work_due(self, seconds: float) -> None:
         """Return when there may be something to claim, or when the time ran out."""
+        ...
+
+    async def backlog(self) -> Backlog:
+        """Return what is due and nobody works on, over all tenants. Asked about once a second."""
         ...
 
     async def usage(self, tenant: str, subject: str) -> Usage:

@@ -54,8 +54,8 @@ from gateway.store.shelf_moves import (
     RecordDeliveryMove,
     RevokeKeyMove,
 )
-from policies import lifecycle
-from policies.model import Attempt, Deny, Job, ServiceKey, Upload, Usage
+from policies import lifecycle, order
+from policies.model import Attempt, Deny, Job, Priority, ServiceKey, Upload, Usage
 from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Engine:
         self._committer = Committer(backend, chain, self._bell, mint, observe, seconds, self._outbox.set)
         self._send = self._committer.send
         self._due = asyncio.Event()
+        self._owed = 0
         self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
         self._reading: dict[tuple[str, str], tuple[int, asyncio.Future[Job | None]]] = {}
         backend.listen(self._heard)
@@ -184,12 +185,24 @@ class Engine:
         return max([now + self._leases.job_ms, *calls])
 
     async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:
-        """Lease due jobs, tenants in turn."""
-        now = self.backend.clock()
-        claims = await self.backend.claim(n, now, now + lease_ms)
+        """Lease due jobs, tenants in turn, of both lines as `order` shares places out.
+
+        What is owed to the second line is counted by each process for itself: so it is right for all.
+        """
+        kept = order.kept(self._owed, n)
+        late = await self._claim(kept, lease_ms, "batch")
+        claims = await self._claim(n - len(late), lease_ms, "interactive")
+        if len(late) == kept:  # there may be more, where the first line left room
+            late += await self._claim(n - len(claims) - len(late), lease_ms, "batch")
+        claims += late
+        self._owed = order.owed(self._owed, len(claims), len(late), n)
         if claims:
             self._crash("claimed")
         return claims
+
+    async def _claim(self, n: int, lease_ms: int, priority: Priority) -> list[Claim]:
+        now = self.backend.clock()
+        return await self.backend.claim(n, now, now + lease_ms, priority) if n else []
 
     async def renew(self, claims: Sequence[Claim], lease_ms: int) -> frozenset[str]:
         """Extend leases; return the ids of jobs whose lease was lost."""
@@ -350,8 +363,8 @@ class Engine:
         return await self.backend.page(tenant, where, before, limit)
 
     async def position(self, tenant: str, job: Job) -> int:
-        """Return how many queued jobs of the tenant are older."""
-        return await self.backend.position(tenant, job.id)
+        """Return how many queued jobs of the tenant are older, in the job's line."""
+        return await self.backend.position(tenant, job.id, job.priority)
 
     async def wait_job(self, tenant: str, job: str, after: int, seconds: float) -> Job | None:
         """Return the job once its version passes `after`, or as it is when the time ran out."""
@@ -389,6 +402,10 @@ class Engine:
                 await event.wait()
         except TimeoutError:
             return
+
+    async def backlog(self) -> order.Backlog:
+        """Return what is due and nobody works on, over all tenants."""
+        return await self.backend.backlog(self.backend.clock())
 
     async def usage(self, tenant: str, subject: str) -> Usage:
         """Return both levels as they are."""

@@ -29,6 +29,7 @@ from gateway.store.backend import (
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
 from gateway.store.opening import How, Place
+from gateway.store.redis_backlog import backlog
 from gateway.store.redis_commit import Commits, load
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
@@ -39,7 +40,8 @@ from gateway.store.redis_site import Site
 from gateway.store.redis_sweep import Sweeping
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from gateway.store.redis_wake import Ear
-from policies.model import Job, ServiceKey
+from policies.model import Job, Priority, ServiceKey
+from policies.order import Backlog
 
 PREFIX: Final = "safelight:"
 SCANNED: Final = 1_000
@@ -130,9 +132,9 @@ class RedisBackend:
             if told.fence is not None:
                 self.shelf.lose(change.tenant, told.delivery.id)
 
-    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
-        """Lease up to `n` due jobs until `until`, tenants in turn."""
-        return await self._queue.claim(n, now, until)
+    async def claim(self, n: int, now: int, until: int, priority: Priority) -> list[Claim]:
+        """Lease up to `n` due jobs of a line until `until`, tenants in turn."""
+        return await self._queue.claim(n, now, until, priority)
 
     async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
         """Extend leases; return the ids of those lost."""
@@ -182,13 +184,13 @@ class RedisBackend:
         (found,) = await self._site.ask([command])
         return [(int(float(at)), name.decode()) for name, at in zip(found[::2], found[1::2], strict=True)]
 
-    async def position(self, tenant: str, job: str) -> int:
-        """Return how many queued jobs of the tenant are older."""
+    async def position(self, tenant: str, job: str, priority: Priority) -> int:
+        """Return how many queued jobs of the tenant are older, in the job's line."""
         room = self._site.names.room(tenant)
         (at,) = await self._site.ask([("ZSCORE", room.ix, job)])
         if at is None:
             return 0
-        (older,) = await self._site.ask([("ZCOUNT", room.wait, "-inf", f"({at.decode()}")])
+        (older,) = await self._site.ask([("ZCOUNT", room.waits(priority), "-inf", f"({at.decode()}")])
         return int(older)
 
     async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
@@ -252,6 +254,10 @@ class RedisBackend:
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
         return await self._queue.next_due()
+
+    async def backlog(self, now: int) -> Backlog:
+        """Return how many jobs are due and not leased, a line, and since when."""
+        return await backlog(self._site, now)
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` if a write would fail now."""

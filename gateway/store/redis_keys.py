@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
+
+if TYPE_CHECKING:
+    from policies.model import Priority
 
 SHARDS: Final = 64
 
@@ -37,8 +40,17 @@ def unref(text: str) -> tuple[str, str]:
     return name, tenant
 
 
+def lane(name: str, priority: Priority) -> str:
+    """Return what is called so in a line: jobs of the second have keys of their own."""
+    return name if priority == "interactive" else f"b{name}"
+
+
 class Shard:
-    """The keys all tenants of a shard share."""
+    """The keys all tenants of a shard share.
+
+    `turn` and `bturn` when tenants are served next, a line each; `line` and `bline` all open jobs, by when
+    they are due, as the tenants' queues have them.
+    """
 
     __slots__ = ("at",)
 
@@ -48,14 +60,22 @@ class Shard:
     def __getattr__(self, name: str) -> str:
         return self.at + name
 
+    def turns(self, priority: Priority) -> str:
+        """Return the key of the turns of a line."""
+        return self.at + lane("turn", priority)
+
+    def line(self, priority: Priority) -> str:
+        """Return the key of all jobs of a line."""
+        return self.at + lane("line", priority)
+
 
 class Room:
     """The keys of one tenant.
 
     `t` document, `u` users, `s` references, `ix` jobs, `open` and `wait` those that have not ended and those
     that have not begun, `due` queue, `led` ledger, `aud` trail, `ep` endpoints, `ky` service keys, `up`
-    uploads, `dl` deliveries, `df` their fences, `hu` since which version endpoints are hushed
-    (dropped ones for good).
+    uploads, `dl` deliveries, `df` their fences, `hu` since which version endpoints are hushed (dropped ones
+    for good). Of batch jobs it is `bwait` and `bdue`.
     """
 
     __slots__ = ("_at", "_tail", "shard", "tenant")
@@ -68,6 +88,14 @@ class Room:
 
     def __getattr__(self, name: str) -> str:
         return self._at + name + self._tail
+
+    def queue(self, priority: Priority) -> str:
+        """Return the key of the jobs of a line, by when they are due."""
+        return f"{self._at}{lane('due', priority)}{self._tail}"
+
+    def waits(self, priority: Priority) -> str:
+        """Return the key of the jobs of a line that have not begun."""
+        return f"{self._at}{lane('wait', priority)}{self._tail}"
 
     def job(self, job: str) -> str:
         """Return the key of a job: hash of version, document, subject."""

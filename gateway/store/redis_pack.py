@@ -16,6 +16,7 @@ from msgspec import Struct
 from gateway.store.backend import KEYS_KEPT_MS, Change, DeliveryPut, DocDrop, DocPut, JobPut, News
 from gateway.store.redis_keys import Names, Room, ref
 from policies.model import EXACT, Upload
+from policies.order import PRIORITIES
 
 if TYPE_CHECKING:
     from gateway.store.backend import JobDrop, Kind
@@ -207,18 +208,21 @@ class Packer:
         name = ref(job.id, room.tenant)
         writes.hset(room.job(job.id), "v", job.version, "d", put.doc, "u", job.subject)
         if put.expect == 0:
-            for key in (room.ix, room.by(job.subject), room.open, room.wait):
+            for key in (room.ix, room.by(job.subject), room.open, room.waits(job.priority)):
                 writes.zadd(key, place, job.id)
         if isinstance(put.due, int):
-            writes.zadd(room.due, put.due, job.id, "" if put.expect == 0 else "XX")
-            writes.zadd(shard.turn, put.due, room.tenant, "LT")
+            how = "" if put.expect == 0 else "XX"
+            writes.zadd(room.queue(job.priority), put.due, job.id, how)
+            writes.zadd(shard.line(job.priority), put.due, name, how)
+            writes.zadd(shard.turns(job.priority), put.due, room.tenant, "LT")
             if put.expect == 0:
                 writes.hset(shard.weight, room.tenant, job.weight)
         elif put.due == "drop":
-            writes.zrem(room.due, job.id)
+            writes.zrem(room.queue(job.priority), job.id)
+            writes.zrem(shard.line(job.priority), name)
             writes.hdel(shard.fence, name)
         if job.state != "queued":
-            writes.zrem(room.wait, job.id)
+            writes.zrem(room.waits(job.priority), job.id)
         if job.ended_at is not None:
             writes.zrem(room.open, job.id)
             writes.zadd(shard.end, job.ended_at, name)
@@ -227,8 +231,12 @@ class Packer:
         """Remove a job with all its places and deliveries; write down what it leaves."""
         shard, name = self._names.shards[room.shard], ref(drop.job, room.tenant)
         subject = next((put.job.subject for put in change.puts if put.job.id == drop.job), known.subject)
-        for key in (room.ix, room.by(subject or ""), room.open, room.wait, room.due):
+        for key in (room.ix, room.by(subject or ""), room.open):
             writes.zrem(key, drop.job)
+        for priority in PRIORITIES:
+            writes.zrem(room.queue(priority), drop.job)
+            writes.zrem(room.waits(priority), drop.job)
+            writes.zrem(shard.line(priority), name)
         writes.zrem(shard.end, name)
         writes.hdel(shard.fence, name)
         for delivery, endpoint in known.told.items():

@@ -1,9 +1,9 @@
 """Due jobs in Redis: who comes next, leases, and giving them back.
 
-Tenants stand in line by shard, each by when it may be served; a claim reads the heads of all lines, shares
-what it wants out among them in turns, and leases by one script a shard. Nothing is known of other
-processes: a lease is held while its fence is the newest, and what this process holds it takes back when it
-ends. A process that dies keeps its leases until they run out.
+Tenants take turns by shard, each by when it may be served, once for interactive jobs and once for batch; a
+claim reads the heads of all shards, shares what it wants out among them, and leases by one script a shard.
+Nothing is known of other processes: a lease is held while its fence is the newest, and what this process
+holds it takes back when it ends. A process that dies keeps its leases until they run out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from gateway.store.contract import Claim
 from gateway.store.redis_keys import ref, shard_of
 from gateway.store.redis_pack import Sheet, told_to_others
 from gateway.store.redis_reads import job_of
+from policies.model import Priority
+from policies.order import PRIORITIES
 
 if TYPE_CHECKING:
     from gateway.store.redis_link import Call, Command
@@ -26,8 +28,8 @@ TICKS: Final = 4096
 """Turns of one millisecond that are told apart; as many as a sorted set's score has room for."""
 LEASES: Final = 500
 """Leases of one script."""
-Lease = tuple[str, str, int]
-"""Tenant, job and fence."""
+Lease = tuple[str, str, int, Priority]
+"""Tenant, job, fence, and the line it stands in."""
 Verb = Literal["renew", "release", "reclaim"]
 
 
@@ -37,58 +39,63 @@ class Queue:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._served = 0
-        self.held: dict[tuple[str, str], int] = {}
+        self.held: dict[tuple[str, str], Lease] = {}
 
-    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
-        """Lease up to `n` due jobs until `until`, tenants in turn."""
+    async def claim(self, n: int, now: int, until: int, priority: Priority) -> list[Claim]:
+        """Lease up to `n` due jobs of a line until `until`, tenants in turn."""
         claims: list[Claim] = []
         while len(claims) < n:
-            waiting = await self._waiting(n - len(claims), now)
+            waiting = await self._waiting(n - len(claims), now, priority)
             if not waiting:
                 break
-            leases = await self._lease(await self._weighed(waiting), n - len(claims), now, until)
+            weights = await self._weighed(waiting)
+            leases = await self._lease(weights, n - len(claims), (now, until), priority)
             claims += await self._read(leases, now)
         return claims
 
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
         heads = await self._site.ask(
-            [("ZRANGE", shard.turn, 0, 0, "WITHSCORES") for shard in self._site.names.shards]
+            [
+                ("ZRANGE", shard.turns(priority), 0, 0, "WITHSCORES")
+                for shard in self._site.names.shards
+                for priority in PRIORITIES
+            ]
         )
         return min((int(float(head[1])) for head in heads if head), default=None)
 
     async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
         """Extend leases; an open attempt's longer lease is never shortened."""
         lost = await self._change("renew", [_lease(claim) for claim in claims], until)
-        for tenant, job, fence in lost:
-            self.lose(tenant, job, fence)
-        return frozenset(job for _tenant, job, _fence in lost)
+        for lease in lost:
+            self.lose(*lease[:3])
+        return frozenset(job for _tenant, job, *_rest in lost)
 
     async def release(self, claims: Iterable[Claim], due: int) -> None:
         """Make leased jobs due. Lost leases are passed over."""
         leases = [_lease(claim) for claim in claims]
         await self._change("release", leases, due)
         for lease in leases:
-            self.lose(*lease)
+            self.lose(*lease[:3])
 
     async def reclaim(self, now: int) -> None:
         """Make all this process holds due, and worth nothing to it."""
-        leases = [(tenant, job, fence) for (tenant, job), fence in self.held.items()]
-        await self._change("reclaim", leases, now)
+        await self._change("reclaim", list(self.held.values()), now)
         self.held = {}
 
     def lose(self, tenant: str, job: str, fence: int) -> None:
         """Note that a lease is no longer held."""
-        if self.held.get((tenant, job)) == fence:
+        held = self.held.get((tenant, job))
+        if held is not None and held[2] == fence:
             del self.held[tenant, job]
 
-    async def _waiting(self, n: int, now: int) -> list[tuple[float, str]]:
+    async def _waiting(self, n: int, now: int, priority: Priority) -> list[tuple[float, str]]:
         """Return the tenants whose turn has come, the longest waiting first."""
         most = max(n, TURN_TENANTS)
         heads = await self._site.ask(
             [
-                ("ZRANGEBYSCORE", shard.turn, "-inf", f"({now + 1}", "WITHSCORES", "LIMIT", 0, most)
-                for shard in self._site.names.shards
+                ("ZRANGEBYSCORE", key, "-inf", f"({now + 1}", "WITHSCORES", "LIMIT", 0, most)
+                for key in (shard.turns(priority) for shard in self._site.names.shards)
             ]
         )
         found = [
@@ -104,8 +111,11 @@ class Queue:
         weights = await self._site.ask([("HGET", names.shard(name).weight, name) for _at, name in waiting])
         return {name: max(int(weight or 1), 1) for (_at, name), weight in zip(waiting, weights, strict=True)}
 
-    async def _lease(self, weights: dict[str, int], n: int, now: int, until: int) -> list[Lease]:
-        turns = self._turns(share(weights, n), now)
+    async def _lease(
+        self, weights: dict[str, int], n: int, times: tuple[int, int], priority: Priority
+    ) -> list[Lease]:
+        """Lease by turns, from now until then."""
+        turns = self._turns(share(weights, n), times[0])
         by_shard: defaultdict[int, list[str]] = defaultdict(list)
         for tenant in turns:
             by_shard[shard_of(tenant)].append(tenant)
@@ -113,13 +123,14 @@ class Queue:
         calls: list[Call] = []
         for at, tenants in by_shard.items():
             shard = self._site.names.shards[at]
-            keys = [shard.turn, shard.fence, f"{shard.at}claims:{self._site.me}"]
-            keys += [self._site.names.room(tenant).due for tenant in tenants]
+            keys = [shard.turns(priority), shard.fence, f"{shard.at}claims:{self._site.me}"]
+            keys.append(shard.line(priority))
+            keys += [self._site.names.room(tenant).queue(priority) for tenant in tenants]
             asks = [(tenant, *turns[tenant]) for tenant in tenants]
-            calls.append(self._site.call("claim", keys, (number, stamp, now, until, asks)))
+            calls.append(self._site.call("claim", keys, (number, stamp, *times, asks)))
         answers = await self._site.answers(calls)
         return [
-            (tenants[place - 1], job, fence)
+            (tenants[place - 1], job, fence, priority)
             for tenants, answer in zip(by_shard.values(), answers, strict=True)
             for place, job, fence in answer
         ]
@@ -133,22 +144,36 @@ class Queue:
         return turns
 
     async def _read(self, leases: Sequence[Lease], now: int) -> list[Claim]:
-        """Return what was leased; what cannot be read goes far behind, and what is gone is passed over."""
+        """Return what was leased; what cannot be read goes far behind, what is over or gone leaves the queue.
+
+        The latter are ends by a process of before, which did not know where the job stood.
+        """
         commands: list[Command] = [
-            ("HGET", self._site.names.room(tenant).job(job), "d") for tenant, job, _fence in leases
+            ("HGET", self._site.names.room(tenant).job(job), "d") for tenant, job, *_rest in leases
         ]
         texts = await self._site.ask(commands)
-        claims, bad = [], []
+        claims, bad, over = [], [], []
         for lease, text in zip(leases, texts, strict=True):
-            tenant, name, fence = lease
+            tenant, name, fence, _line = lease
             job = job_of(self._site.reading, name, text)
-            if job is not None:
+            if text is None or (job is not None and job.state.ended):
+                over.append(lease)
+            elif job is not None:
                 claims.append(Claim(job, fence))
-                self.held[tenant, name] = fence
-            elif text is not None:
+                self.held[tenant, name] = lease
+            else:
                 bad.append(lease)
         await self._change("release", bad, now + UNREADABLE_MS)
+        await self._forget(over)
         return claims
+
+    async def _forget(self, leases: Sequence[Lease]) -> None:
+        commands: list[Command] = []
+        for tenant, job, _fence, priority in leases:
+            shard, name = self._site.names.shard(tenant), ref(job, tenant)
+            commands.append(("ZREM", self._site.names.room(tenant).queue(priority), job))
+            commands += [("ZREM", shard.line(priority), name), ("HDEL", shard.fence, name)]
+        await self._site.ask(commands)
 
     async def _change(self, verb: Verb, leases: Sequence[Lease], due: int) -> list[Lease]:
         """Run a verb over leases, a script a shard; return those that were lost."""
@@ -165,13 +190,13 @@ class Queue:
         news = "" if verb == "renew" else told_to_others(site.me, News(due=True))
         for at, some in by_shard.items():
             shard, sheet = site.names.shards[at], Sheet()
-            sheet(shard.turn, "zset")
             rows = [
                 (
                     sheet(shard.fence, "hash"), ref(job, tenant),
-                    sheet(site.names.room(tenant).due, "zset"), job, tenant, fence, due,
+                    sheet(site.names.room(tenant).queue(priority), "zset"), job, tenant, fence, due,
+                    sheet(shard.turns(priority), "zset"), sheet(shard.line(priority), "zset"),
                 )
-                for tenant, job, fence in some
+                for tenant, job, fence, priority in some
             ]  # fmt: skip
             values = (verb, site.time(), site.names.wake, news, rows)
             calls.append(site.call("lease", list(sheet.keys), values))
@@ -195,4 +220,4 @@ def share(weights: dict[str, int], n: int) -> list[tuple[str, int]]:
 
 
 def _lease(claim: Claim) -> Lease:
-    return claim.job.tenant, claim.job.id, claim.fence
+    return claim.job.tenant, claim.job.id, claim.fence, claim.job.priority

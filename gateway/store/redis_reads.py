@@ -17,6 +17,7 @@ from gateway.store.backend import Examined, KeyRow, Loaded, TenantDoc, TenantSta
 from gateway.store.contract import JobFilter, LedgerRow, TrailLink
 from gateway.store.redis_pack import DROPPED, HOLDERS
 from policies.model import Account, Job
+from policies.order import PRIORITIES
 
 if TYPE_CHECKING:
     from gateway.store.backend import Doc, Kind
@@ -163,7 +164,7 @@ def everything(room: Room, jobs: list[str]) -> list[Command]:
         ("HGETALL", room.s),
         ("XRANGE", room.led, "-", "+"),
         ("XRANGE", room.aud, "-", "+"),
-        ("ZRANGE", room.due, 0, -1),
+        *(("ZRANGE", room.queue(priority), 0, -1) for priority in PRIORITIES),
         ("HGETALL", room.ep),
         ("ZRANGE", room.ix, 0, -1),
         *(("HGET", room.job(job), "d") for job in jobs),
@@ -173,7 +174,7 @@ def everything(room: Room, jobs: list[str]) -> list[Command]:
 
 def examined(jobs: list[str], replies: list[Any], reading: Reading) -> Examined | None:
     """Return what the replies to `everything` hold; None where these were not the jobs."""
-    document, figures, refs, rows, trail, due, hooks, names, *texts = replies
+    document, figures, refs, rows, trail, due, later, hooks, names, *texts = replies
     if [name.decode() for name in names] != jobs:
         return None
     named = pairs(refs)
@@ -184,7 +185,7 @@ def examined(jobs: list[str], replies: list[Any], reading: Reading) -> Examined 
         users=users(figured, list(figured.values()), [named.get(subject) for subject in figured]),
         ledger=tuple(ledger(rows)),
         jobs=tuple(job for job in found.values() if job is not None),
-        queued=frozenset(name.decode() for name in due),
+        queued=frozenset(name.decode() for name in (*due, *later)),
         links=tuple(links(trail)),
         unreadable=frozenset(name for name, job in found.items() if job is None),
         endpoints=len(endpoints(reading, hooks)),

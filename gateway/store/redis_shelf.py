@@ -261,11 +261,12 @@ class RedisShelf:
         news = told_to_others(site.me, News(outbox=True))
         for at, some in by_shard.items():
             sheet = Sheet()
-            sheet(site.names.shards[at].dturn, "zset")
+            turns = site.names.shards[at].dturn
             rows = [
                 (
                     sheet(site.names.room(of).df, "hash"), name,
                     sheet(site.names.room(of).pending(to), "zset"), name, ref(to, of), fence, due,
+                    sheet(turns, "zset"),
                 )
                 for of, to, name, fence, due in some
             ]  # fmt: skip

@@ -14,20 +14,25 @@ import msgspec
 from gateway.store import shelf_rows
 from gateway.store.backend import Change, TenantDoc, TenantState, UserState
 from gateway.store.contract import JobFilter, LedgerRow, Remains
-from policies.model import Account, Entry, Money
+from policies.model import Account, Entry, Money, Priority
 
 if TYPE_CHECKING:
     from gateway.store.backend import JobPut
 
 Row = tuple[Any, ...]
 
+KINDS: Final[dict[Priority, str]] = {"interactive": "job", "batch": "batch"}
+"""How the queue calls the jobs of a line."""
+TURNS: Final[dict[Priority, str]] = {"interactive": "turns", "batch": "batch_turns"}
+"""The table of a line's turns."""
+
 TENANT_VERSIONS: Final = "SELECT tenant, v FROM tenants WHERE tenant IN (SELECT value FROM json_each(?))"
 VERSIONS: Final = (
     "SELECT tenant, id, v FROM jobs WHERE (tenant, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
 )
 FENCES: Final = (
-    "SELECT tenant, id, fence FROM queue WHERE kind = 'job' AND (tenant, id) IN"
-    " (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
+    "SELECT tenant, queue.id, fence FROM json_each(?) CROSS JOIN queue"
+    " ON tenant = value ->> 0 AND kind IN ('job', 'batch') AND queue.id = value ->> 1"
 )
 KEYS_AT: Final = (
     "SELECT tenant, subject, key, at FROM idem WHERE (tenant, subject, key) IN"
@@ -42,20 +47,12 @@ ALL_USERS: Final = "SELECT subject, ref, d FROM users JOIN subjects USING (tenan
 ALL_JOBS: Final = "SELECT id, d FROM jobs WHERE tenant = ? ORDER BY n"
 KEY: Final = "SELECT fp, job, at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
 REF: Final = "SELECT ref FROM subjects WHERE tenant = ? AND subject = ?"
-_OPEN: Final = "SELECT id FROM queue WHERE tenant = ? AND kind = 'job'"
+_OPEN: Final = "SELECT id FROM queue WHERE tenant = ?"
 """The open jobs of a tenant: few, however many have ended."""
 POSITION: Final = (
-    f"SELECT count(*) FROM jobs WHERE tenant = ? AND id IN ({_OPEN}) AND state = 'queued'"  # noqa: S608 - constants only
+    f"SELECT count(*) FROM jobs WHERE tenant = ? AND id IN ({_OPEN} AND kind = ?) AND state = 'queued'"  # noqa: S608 - constants only
     " AND n < (SELECT n FROM jobs WHERE tenant = ? AND id = ?)"
 )
-TURNS: Final = "SELECT tenant, weight FROM turns WHERE at <= ? ORDER BY at, served LIMIT ?"
-TURN_TO: Final = "UPDATE turns SET at = ?, served = ? WHERE tenant = ?"
-SOONER: Final = "UPDATE turns SET at = min(at, ?) WHERE tenant = ?"
-DUE: Final = (
-    "SELECT id, d, fence FROM queue JOIN jobs USING (tenant, id)"
-    " WHERE tenant = ? AND kind = 'job' AND due <= ? ORDER BY due LIMIT ?"
-)
-NEXT_DUE: Final = "SELECT min(due) FROM queue WHERE tenant = ?"
 _ENTRIES: Final = (
     "SELECT v, i, subject_ref, job, kind, level, granted, held, charged, flight, month,"
     " cost_micros, cost_currency, policy_version, at FROM ledger WHERE tenant = ?"
@@ -80,7 +77,6 @@ DROP_KEYS: Final = (
 )
 REMAINS: Final = "SELECT tenant, id, places FROM gone ORDER BY at LIMIT ?"
 BURY: Final = "DELETE FROM gone WHERE tenant = ? AND id = ?"
-LEASE: Final = "UPDATE queue SET due = ?, fence = ? WHERE tenant = ? AND kind = 'job' AND id = ?"
 
 PUT_TENANTS: Final = (
     "INSERT INTO tenants (tenant, v, d) VALUES {}"
@@ -93,8 +89,8 @@ PUT_USERS: Final = (
 PUT_SUBJECTS: Final = "INSERT INTO subjects (tenant, subject, ref) VALUES {}"
 PUT_JOBS: Final = "INSERT INTO jobs (tenant, id, subject, created, ended, state, v, d) VALUES {}"
 PUT_QUEUE: Final = "INSERT INTO queue (tenant, kind, id, due, fence) VALUES {}"
-PUT_TURNS: Final = (
-    "INSERT INTO turns (tenant, at, weight) VALUES {} ON CONFLICT (tenant)"
+_PUT_TURNS: Final = (
+    " (tenant, at, weight) VALUES {} ON CONFLICT (tenant)"
     " DO UPDATE SET at = min(at, excluded.at), weight = excluded.weight"
 )
 PUT_KEYS: Final = "INSERT OR REPLACE INTO idem (tenant, subject, key, fp, job, at) VALUES {}"
@@ -220,8 +216,10 @@ def _figures(kept: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
 def _new_jobs(puts: Sequence[tuple[str, JobPut]]) -> Iterator[tuple[str, list[Row]]]:
     due = [(tenant, put.job, put.due) for tenant, put in puts if isinstance(put.due, int)]
     yield PUT_JOBS, [_job_row(tenant, put) for tenant, put in puts]
-    yield PUT_QUEUE, [(tenant, "job", job.id, at, 0) for tenant, job, at in due]
-    yield PUT_TURNS, [(tenant, at, job.weight) for tenant, job, at in due]
+    yield PUT_QUEUE, [(tenant, KINDS[job.priority], job.id, at, 0) for tenant, job, at in due]
+    for priority, turns in TURNS.items():
+        line = [(tenant, at, job.weight) for tenant, job, at in due if job.priority == priority]
+        yield f"INSERT INTO {turns}{_PUT_TURNS}", line
 
 
 def updates(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
@@ -235,12 +233,16 @@ def updates(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
         ],
     )
     yield (
-        "UPDATE queue SET due = ? WHERE tenant = ? AND kind = 'job' AND id = ?",
-        [(put.due, tenant, put.job.id) for tenant, put in puts if isinstance(put.due, int)],
+        "UPDATE queue SET due = ? WHERE tenant = ? AND kind = ? AND id = ?",
+        [
+            (put.due, tenant, KINDS[put.job.priority], put.job.id)
+            for tenant, put in puts
+            if isinstance(put.due, int)
+        ],
     )
     yield (
-        "DELETE FROM queue WHERE tenant = ? AND kind = 'job' AND id = ?",
-        [(tenant, put.job.id) for tenant, put in puts if put.due == "drop"],
+        "DELETE FROM queue WHERE tenant = ? AND kind = ? AND id = ?",
+        [(tenant, KINDS[put.job.priority], put.job.id) for tenant, put in puts if put.due == "drop"],
     )
     yield (
         "DELETE FROM jobs WHERE tenant = ? AND id = ?",

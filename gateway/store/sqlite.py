@@ -24,8 +24,6 @@ from gateway.errors import Refusal, StoreUnavailable
 from gateway.store import rows, shelf_rows
 from gateway.store.backend import (
     SCHEMA,
-    TURN_TENANTS,
-    UNREADABLE_MS,
     Applied,
     Change,
     Examined,
@@ -40,9 +38,11 @@ from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, R
 from gateway.store.guard import Stored, touched, verdict
 from gateway.store.lock import take
 from gateway.store.log import Log
+from gateway.store.queue_sqlite import SqliteQueue, backlog, next_due
 from gateway.store.reads import Reading, examine, load
 from gateway.store.shelf_sqlite import SqliteShelf
-from policies.model import Job
+from policies.model import Job, Priority
+from policies.order import Backlog
 
 SLOWEST_MS: Final = 2_000
 """How long a statement may wait for the file before the store counts as unavailable."""
@@ -75,7 +75,6 @@ class SqliteBackend:
         self.clock = clock
         self._crash = crash
         self._reading = Reading(unreadable)
-        self._served = 0
         self._closed = False
         self._lock = None if read_only else take(path)
         try:
@@ -89,7 +88,10 @@ class SqliteBackend:
             raise
         if not read_only:
             _make_durable(self._writer)
-            _reclaim(self._writer, clock())
+        self._queue = SqliteQueue(self._writer, self._write, self._reading)
+        if not read_only:
+            _grow(self._writer)
+            self._reclaim(clock())
         self._reader.pragma("query_only", True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="store-lists")
@@ -116,24 +118,17 @@ class SqliteBackend:
         """Apply each change whole or not at all, in one transaction for all."""
         return await self._write(lambda: self._commit(changes))
 
-    async def claim(self, n: int, now: int, until: int) -> list[Claim]:
-        """Lease up to `n` due jobs until `until`, tenants in turn."""
-        return await self._write(lambda: self._claim(n, now, until))
+    async def claim(self, n: int, now: int, until: int, priority: Priority) -> list[Claim]:
+        """Lease up to `n` due jobs of a line until `until`, tenants in turn."""
+        return await self._queue.claim(n, now, until, priority)
 
     async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
         """Extend leases; an open attempt's longer lease is never shortened."""
-        sql = "UPDATE queue SET due = max(due, ?) WHERE tenant = ? AND kind = 'job' AND id = ? AND fence = ?"
-        return await self._write(lambda: self._lease(claims, sql, until))
+        return await self._queue.renew(claims, until)
 
     async def release(self, claims: Sequence[Claim], due: int) -> None:
         """Make leased jobs due. Lost leases are passed over."""
-        sql = "UPDATE queue SET due = ? WHERE tenant = ? AND kind = 'job' AND id = ? AND fence = ?"
-
-        def release() -> None:
-            self._lease(claims, sql, due)
-            self._writer.executemany(rows.SOONER, [(due, claim.job.tenant) for claim in claims])
-
-        await self._write(release)
+        await self._queue.release(claims, due)
 
     async def get(self, tenant: str, job: str) -> Job | None:
         """Return one job."""
@@ -148,10 +143,11 @@ class SqliteBackend:
         more = found[limit - 1][0] if len(found) > limit else None
         return Page(self._reading.jobs([row[1:] for row in found[:limit]]), more)
 
-    async def position(self, tenant: str, job: str) -> int:
-        """Return how many queued jobs of the tenant are older."""
+    async def position(self, tenant: str, job: str, priority: Priority) -> int:
+        """Return how many queued jobs of the tenant are older, in the job's line."""
+        values = (tenant, tenant, rows.KINDS[priority], tenant, job)
         with _faults():
-            return int(_one(self._reader, rows.POSITION, (tenant, tenant, tenant, job)) or 0)
+            return int(_one(self._reader, rows.POSITION, values) or 0)
 
     async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:
         """Return ledger rows above a version, in order."""
@@ -222,8 +218,12 @@ class SqliteBackend:
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
         with _faults():
-            due = _one(self._reader, "SELECT min(at) FROM turns")
-        return None if due is None else int(due)
+            due = next_due(self._reader)
+        return due  # noqa: RET504 - as above
+
+    async def backlog(self, now: int) -> Backlog:
+        """Return how many jobs are due and not leased, a line, and since when."""
+        return await self._on_thread(lambda: backlog(self._lister, now), self._aside)
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` if a write would fail now."""
@@ -245,6 +245,12 @@ class SqliteBackend:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _reclaim(self, now: int) -> None:
+        """Make all that was leased due: the process that held it is gone, by the lock."""
+        with self._writer:
+            self._queue.reclaim(now)
+            self._writer.execute(shelf_rows.RECLAIM)
 
     # -- on the writer's thread ----------------------------------------------------------------------
 
@@ -349,49 +355,6 @@ class SqliteBackend:
     def _found(self, sql: str, names: Sequence[object]) -> list[rows.Row]:
         return _all(self._writer, sql, (rows.names(names),)) if names else []
 
-    def _claim(self, n: int, now: int, until: int) -> list[Claim]:
-        claims: list[Claim] = []
-        while len(claims) < n:
-            turns = _all(self._writer, rows.TURNS, (now, TURN_TENANTS))
-            for tenant, weight in turns:
-                served = self._serve(tenant, min(max(weight, 1), n - len(claims)), now, until)
-                claims += served
-                self._turn(tenant, now if served else now + 1)
-                if len(claims) == n:
-                    break  # those behind keep their place
-            if not turns:
-                break
-        return claims
-
-    def _turn(self, tenant: str, earliest: int) -> None:
-        """Send a tenant behind those that wait; it comes again when its next job is due."""
-        next_due = _one(self._writer, rows.NEXT_DUE, (tenant,))
-        if next_due is None:
-            self._writer.execute("DELETE FROM turns WHERE tenant = ?", (tenant,))
-            return
-        self._served += 1
-        self._writer.execute(rows.TURN_TO, (max(earliest, next_due), self._served, tenant))
-
-    def _serve(self, tenant: str, n: int, now: int, until: int) -> list[Claim]:
-        """Lease up to `n` due jobs of a tenant, oldest due first. One that cannot be read goes far behind."""
-        claims: list[Claim] = []
-        while len(claims) < n:
-            found = _all(self._writer, rows.DUE, (tenant, now, n - len(claims)))
-            jobs = [(name, self._reading.job(name, text), fence + 1) for name, text, fence in found]
-            leases = [(until if job else now + UNREADABLE_MS, at, tenant, name) for name, job, at in jobs]
-            self._writer.executemany(rows.LEASE, leases)
-            claims += [Claim(job, fence) for _name, job, fence in jobs if job is not None]
-            if all(job is not None for _name, job, _fence in jobs):
-                break
-        return claims
-
-    def _lease(self, claims: Sequence[Claim], sql: str, due: int) -> frozenset[str]:
-        lost = set()
-        for claim in claims:
-            if not self._changed(sql, (due, claim.job.tenant, claim.job.id, claim.fence)):
-                lost.add(claim.job.id)
-        return frozenset(lost)
-
 
 class _faults:  # noqa: N801 - reads as a statement
     """Maps what the library raises to a fault of ours, at the room's door."""
@@ -445,12 +408,9 @@ def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> N
         )
 
 
-def _reclaim(connection: apsw.Connection, now: int) -> None:
-    """Make every open job due and every lease stale: the process that held them is gone, by the lock."""
-    with connection:
-        connection.execute("UPDATE queue SET due = min(due, ?), fence = fence + 1", (now,))
-        connection.execute("UPDATE turns SET at = min(at, ?), served = 0", (now,))
-        connection.execute(shelf_rows.RECLAIM)
+def _grow(connection: apsw.Connection) -> None:
+    """Make what came after the first tables, where it is not there."""
+    connection.execute(resources.files("gateway.store").joinpath("additions.sql").read_text())
 
 
 def _all(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> list[rows.Row]:

@@ -64,16 +64,6 @@ async def test_claims_come_oldest_first(rig: Rig, store: Engine) -> None:
     assert await store.claim(9, LEASE_MS) == []
 
 
-async def test_backlog_delays_nobody(rig: Rig, store: Engine) -> None:
-    """Behind a backlog of a thousand jobs of one tenant another's first job waits one turn."""
-    await asyncio.gather(*(put(store, rig.job("busy")) for _ in range(1000)))
-    await store.claim(7, LEASE_MS)
-    rig.clock.forward(5)
-    await put(store, rig.job("calm"))
-    claims = [*await store.claim(1, LEASE_MS), *await store.claim(1, LEASE_MS)]
-    assert "calm" in {claim.job.tenant for claim in claims}
-
-
 @pytest.mark.parametrize("step", [0, 1])
 @pytest.mark.parametrize("n", [1, 3, 50])
 async def test_tenants_take_turns(rig: Rig, store: Engine, n: int, step: int) -> None:

@@ -72,6 +72,7 @@ def test_plans_are_the_table(preset: Bundle) -> None:
     assert [plan.links for plan in preset.plans.values()] == ["signed", None, None]
     assert [plan.models[-1] for plan in preset.plans.values()] == ["quick", "quick", "fine"]
     assert {plan.models[0] for plan in preset.plans.values()} == {"standard"}
+    assert {plan.priority for plan in preset.plans.values()} == {"interactive"}
 
 
 def test_everyone_begins_free(preset: Bundle) -> None:

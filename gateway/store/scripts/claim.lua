@@ -1,6 +1,6 @@
 -- Leases due jobs of a shard's tenants, in the order and number that are asked for.
 --
--- KEYS     turn, fence, this process' last answer, then the queue of each tenant
+-- KEYS     turn, fence, this process' last answer, all jobs of the line, then the queue of each tenant
 -- ARGV[1]  msgpack: {number, stamp, now, till, {tenant, most, turn after}...}
 -- ARGV[#]  the nonce
 -- Reply    the nonce, and msgpack: {tenant's place, id, fence}...
@@ -15,7 +15,7 @@ local time = redis.call('TIME')
 if stamp < time[1] * 1000 + math.floor(time[2] / 1000) - 2000 then
   return redis.error_reply('LATE nobody waits for this any more')
 end
-local types = { 'zset', 'hash', 'hash' }
+local types = { 'zset', 'hash', 'hash', 'zset' }
 for i, key in ipairs(KEYS) do
   local is = redis.call('TYPE', key).ok
   if is ~= 'none' and is ~= (types[i] or 'zset') then
@@ -28,10 +28,11 @@ if kept[1] and tonumber(kept[1]) == number then return { nonce, kept[2] } end
 
 local leased = {}
 for i, tenant in ipairs(tenants) do
-  local due = KEYS[3 + i]
+  local due = KEYS[4 + i]
   local ids = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, tenant[2])
   for _, id in ipairs(ids) do
     redis.call('ZADD', due, till, id)
+    redis.call('ZADD', KEYS[4], 'XX', till, id .. ' ' .. tenant[1])
     leased[#leased + 1] = { i, id, redis.call('HINCRBY', KEYS[2], id .. ' ' .. tenant[1], 1) }
   end
   local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]

@@ -8,19 +8,22 @@ from typing import Any
 
 import pytest
 
-from gateway.store import rows, shelf_rows
+from gateway.store import queue_sqlite, rows, shelf_rows
 from gateway.store.contract import JobFilter
 from policies.model import JobState
 
 OPEN = frozenset({JobState.QUEUED, JobState.RUNNING})
 QUERIES = {
-    "position": (rows.POSITION, ("acme", "acme", "acme", "open")),
+    "position": (rows.POSITION, ("acme", "acme", "job", "acme", "open")),
     "open jobs": rows.page_query("acme", JobFilter(states=OPEN), None, 21),
     "own open jobs": rows.page_query("acme", JobFilter(subject="al", states=OPEN), None, 21),
     "own jobs": rows.page_query("acme", JobFilter(subject="al"), None, 21),
     "stale links": (rows.EXPIRED_LINKS, (200, 0)),
     "old links": (rows.EXPIRED_LINKS, (20, 10**6)),
-    "due jobs": (rows.DUE, ("acme", 10**6, 5)),
+    "due jobs": (queue_sqlite.DUE, ("acme", "job", 10**6, 5)),
+    "due jobs beside batch": (queue_sqlite.DUE, ("late", "job", 10**6, 5)),
+    "fences": (rows.FENCES, ('[["acme", "open"]]',)),
+    "waiting jobs": (queue_sqlite.LINE, ("job", 10**6)),
     "due deliveries": (shelf_rows.CLAIM, ("[]", 10**6, 16, 4)),
     "due deliveries of the idle": (shelf_rows.CLAIM, ('["bad"]', 10**6, 16, 4)),
     "next delivery": (shelf_rows.NEXT_DUE, ("[]",)),
@@ -31,15 +34,17 @@ QUERIES = {
 
 
 def filled(history: int) -> sqlite3.Connection:
-    """Return a data base with one open job and so many that ended, and a trail as long."""
+    """Return a data base with one open job, so many that ended, and as much batch and trail."""
     base = sqlite3.connect(":memory:")
-    base.executescript(resources.files("gateway.store").joinpath("schema.sql").read_text())
+    for tables in ("schema.sql", "additions.sql"):
+        base.executescript(resources.files("gateway.store").joinpath(tables).read_text())
     base.execute("INSERT INTO tenants VALUES ('acme', 1, '{}')")
     into = "INSERT INTO jobs (tenant, id, subject, created, ended, state, v, d)"
     put = f"{into} VALUES ('acme', ?, 'al', ?, ?, ?, 1, ?)"
     base.executemany(put, [(f"{i:09d}", i, i, "succeeded", "{}") for i in range(history)])
     base.execute(put, ("open", history, None, "queued", "{}"))
     base.execute("INSERT INTO queue VALUES ('acme', 'job', 'open', 1, 0)")
+    base.executemany("INSERT INTO queue VALUES ('late', 'batch', ?, 1, 0)", [(i,) for i in range(history)])
     base.executemany("INSERT INTO audit VALUES ('acme',?,?,'h',x'00')", [(i, i + 1) for i in range(history)])
     fill_beside(base, history)
     return base

@@ -75,6 +75,20 @@ async def test_newer_schema_is_refused(tmp_path: Path, *, read_only: bool) -> No
     assert path.read_bytes() == before
 
 
+async def test_older_file_gets_additions(tmp_path: Path) -> None:
+    """A file with the first tables alone is given what came after, and what is queued in it goes on."""
+    rig = Rig("sqlite", tmp_path)
+    job = await put(await rig.open(), rig.job())
+    await rig.close()
+    with sqlite3.connect(tmp_path / "safelight.db") as base:
+        base.executescript("DROP TABLE batch_turns; DROP INDEX queue_line; DROP INDEX queue_turn;")
+        base.execute("CREATE INDEX queue_due ON queue (tenant, due)")
+    store = await rig.open()
+    late = await put(store, rig.job(priority="batch"))
+    assert [claim.job.id for claim in await take(store, 2)] == [job.id, late.id]
+    await rig.close()
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     """What is no data base, or another program's, is refused and left as it is."""
     text = tmp_path / "notes.db"
