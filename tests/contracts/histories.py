@@ -7,6 +7,7 @@ survive are here as doubles, to show that the comparison sees them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
@@ -50,6 +51,8 @@ def same(what: str, got: object, want: object) -> None:
 class History:
     """Two tenants and three users of one store, and the model of them."""
 
+    kept = KEPT
+
     def __init__(
         self, rig: Rig, store: Engine, name: str, rule: Callable[[Job], Decide] | None = None
     ) -> None:
@@ -70,7 +73,7 @@ class History:
             self.sent.append((job, key))
         await self._submit(job, key)
 
-    async def replay(self, which: int, body: str | None) -> None:
+    async def replay(self, which: int, body: str | None = None) -> None:
         """Send an earlier request again under its key, or another under it."""
         if self.sent:
             job, key = self.sent[which % len(self.sent)]
@@ -82,7 +85,7 @@ class History:
         got = await self.store.submit(job, self._rule(job), SAID, key=bound)
         plain = {
             "id": job.id, "tenant": job.tenant, "subject": job.subject,
-            "body": job.request.prompt, "price": job.quoted, "each": job.price_each,
+            "body": (job.request.prompt, job.request.count), "price": job.quoted, "each": job.price_each,
         }  # fmt: skip
         same("submit", word(got), self.model.submit(self.rig.clock.at, plain, key))
         self.names.append(job.id)
@@ -158,10 +161,10 @@ class History:
     async def sweep(self) -> None:
         """Remove what is past its time, of all histories."""
         while True:
-            swept = await self.store.sweep(KEPT)
+            swept = await self.store.sweep(self.kept)
             if not swept.more:
                 break
-        self.model.sweep(self.rig.clock.at, KEPT.jobs_ms)
+        self.model.sweep(self.rig.clock.at, self.kept.jobs_ms)
         for tenant in self.tenants:
             await self.compare(tenant)
 
@@ -176,12 +179,12 @@ class History:
         of = await self.store.backend.examine(tenant)
         self.model.levels(tenant, "")
         same(tenant, plain(of.state.doc.account), self.model.tenants[tenant])
-        for (name, subject), want in self.model.users.items():
-            if name == tenant:
-                user = of.users.get(subject)
-                same(f"{tenant}/{subject}", plain(user.account if user else Account(granted=None)), want)
-                usage = await self.store.usage(tenant, subject)
-                same("usage", usage, Usage(of.state.doc.account, user.account if user else usage.user))
+        mine = {subject: want for (name, subject), want in self.model.users.items() if name == tenant}
+        shown = await asyncio.gather(*(self.store.usage(tenant, subject) for subject in mine))
+        for (subject, want), usage in zip(mine.items(), shown, strict=True):
+            user = of.users.get(subject)
+            same(f"{tenant}/{subject}", plain(user.account if user else Account(granted=None)), want)
+            same("usage", usage, Usage(of.state.doc.account, user.account if user else usage.user))
         jobs = {job.id: (str(job.state), job.charged) for job in of.jobs}
         known = {i: (j["state"], j["charged"]) for i, j in self.model.jobs.items() if j["tenant"] == tenant}
         same(f"jobs of {tenant}", jobs, known)
@@ -264,7 +267,7 @@ class Faulty:
         raise NotImplementedError
 
 
-def _repost(change: Change, alter: Callable[[Entry], Entry | None]) -> None:
+def repost(change: Change, alter: Callable[[Entry], Entry | None]) -> None:
     """Post an altered copy of each settlement on top of it, in the figures alone."""
     if change.state is None:
         return
@@ -285,7 +288,7 @@ class SettlesTwice(Faulty):
 
     def spoil(self, change: Change) -> None:
         """Post each settlement again."""
-        _repost(change, lambda entry: entry)
+        repost(change, lambda entry: entry)
 
 
 class KeepsRefund(Faulty):
@@ -293,7 +296,7 @@ class KeepsRefund(Faulty):
 
     def spoil(self, change: Change) -> None:
         """Charge what should have come back."""
-        _repost(
+        repost(
             change,
             lambda entry: Entry("settle", entry.month, entry.job, charged=-entry.held - entry.charged),
         )

@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from tests.contracts.hooks import Hooks
+
 HOUR = 3_600_000
 DAY = 24 * HOUR
 LEASE = 30_000
@@ -40,6 +42,7 @@ class Model:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.keys: dict[tuple[str, str, str], tuple[str, str, int]] = {}
         self.grants: set[tuple[str, str]] = set()
+        self.hooks = Hooks()
 
     def levels(self, tenant: str, subject: str) -> tuple[Level, Level]:
         """Return user and tenant, in the order they are asked."""
@@ -117,7 +120,8 @@ class Model:
         fresh = start is None or now >= start + HOUR
         each["windows"] = {**each["windows"], name: (now, 1) if fresh else (start, count + 1)}
 
-    def _written(self, job: dict[str, Any], now: int) -> bool:
+    def written(self, job: dict[str, Any], now: int) -> bool:
+        """Count a write of a job's or an endpoint's owner, if there is room for one."""
         user, whole = self.levels(job["tenant"], job["subject"])
         if self._full(user, "write", LIMITS["user"]["write"], now):
             return False
@@ -127,14 +131,15 @@ class Model:
         self._count(whole, "write", now)
         return True
 
-    def _end(self, job: dict[str, Any], state: str, charged: int) -> None:
+    def _end(self, now: int, job: dict[str, Any], state: str, charged: int) -> None:
         for each in self.levels(job["tenant"], job["subject"]):
             each["held"] -= job["price"]
             each["charged"] += charged
             each["flight"] -= 1
             if each["month"] == job["month"]:
                 each["spent"] -= job["price"] - charged
-        job |= {"state": state, "charged": charged, "due": None}
+        job |= {"state": state, "charged": charged, "due": None, "ended": now}
+        self.hooks.ended(now, job)
 
     def cancel(self, now: int, name: str) -> str:
         """End a queued job, ask a running one."""
@@ -145,13 +150,12 @@ class Model:
             return "Ended"
         if job.get("asked"):
             return "Asked"
-        if not self._written(job, now):
+        if not self.written(job, now):
             return "rate_limited"
         if job["state"] == "running":
             job["asked"] = True
             return "Asked"
-        self._end(job, "canceled", 0)
-        job["ended"] = now
+        self._end(now, job, "canceled", 0)
         return "Canceled"
 
     def erase(self, now: int, name: str) -> str:
@@ -161,9 +165,9 @@ class Model:
             return "Absent"
         if job["state"] in ("queued", "running"):
             return "Open"
-        if not self._written(job, now):
+        if not self.written(job, now):
             return "rate_limited"
-        del self.jobs[name]
+        self._forget(name)
         return "Gone"
 
     def claim(self, now: int) -> set[str]:
@@ -182,6 +186,7 @@ class Model:
         for job in self.jobs.values():
             if job["due"] is not None:
                 job |= {"due": min(job["due"], now), "fence": 0}
+        self.hooks.restart()
 
     def holds(self, name: str, fence: int) -> bool:
         """Say whether a lease is the one that may change its job."""
@@ -200,8 +205,7 @@ class Model:
         if not self.holds(name, fence):
             return "Stale"
         job = self.jobs[name]
-        self._end(job, end[0], end[1] * job["each"])
-        job["ended"] = now
+        self._end(now, job, end[0], end[1] * job["each"])
         return "Recorded"
 
     def grant(self, tenant: str, subject: str | None, amount: int, key: str) -> str:
@@ -222,8 +226,12 @@ class Model:
         """Forget jobs that ended long ago."""
         old = {name for name, job in self.jobs.items() if job["due"] is None and job["ended"] <= now - kept}
         for name in old:
-            del self.jobs[name]
+            self._forget(name)
         return old
+
+    def _forget(self, name: str) -> None:
+        del self.jobs[name]
+        self.hooks.forget(name)
 
 
 def _month(now: int) -> str:

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 from gateway.store.contract import Decide
 from policies.model import Job
 from tests.contracts.histories import (
-    ENDS,
-    SUBJECTS,
     Difference,
     History,
     KeepsRefund,
@@ -26,8 +18,7 @@ from tests.contracts.histories import (
     ghostly,
     step,
 )
-from tests.contracts.model import ATTEMPT, DAY, HOUR, LEASE
-from tests.contracts.rig import MEMORY, OPENERS, Rig, Wrap
+from tests.contracts.rig import OPENERS, Rig, Wrap
 
 HISTORIES = 2000
 SLOWER = {"redis": 4}
@@ -69,89 +60,3 @@ async def test_planted_faults_turn_red(
     with pytest.raises(Difference):
         await tell(rig, range(20), rule)
     await rig.close()
-
-
-WHICH = st.integers(0, 60)
-
-
-class Machine(RuleBasedStateMachine):
-    """The same history, its steps chosen by one who searches for the shortest that breaks."""
-
-    kind = "sqlite"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
-        self.runner = asyncio.Runner()
-        self.rig = Rig(self.kind, Path(self.folder.name))
-        self.history = History(self.rig, self.runner.run(self.rig.open()), "m")
-
-    def teardown(self) -> None:
-        """End all that is open, and close."""
-        try:
-            self.runner.run(self.history.finish())
-        finally:
-            self.runner.run(self.rig.close())
-            self.runner.close()
-            self.folder.cleanup()
-
-    @rule(
-        tenant=st.integers(0, 1),
-        subject=st.sampled_from(SUBJECTS),
-        each=st.sampled_from((1, 10, 40)),
-        count=st.integers(1, 4),
-        key=st.sampled_from((None, "k1", "k2")),
-    )
-    def submits(self, **how: Any) -> None:
-        """Submit."""
-        self.runner.run(self.history.submit(**how))
-
-    @rule(which=WHICH, body=st.sampled_from((None, "another")))
-    def replays(self, **how: Any) -> None:
-        """Send again."""
-        self.runner.run(self.history.replay(**how))
-
-    @rule(verb=st.sampled_from(("claim", "claim", "sweep", "reopen")))
-    def keeps_house(self, verb: str) -> None:
-        """Claim, sweep or restart."""
-        self.runner.run(getattr(self.history, verb)())
-
-    @rule(which=WHICH, verb=st.sampled_from(("begin", "begin", "cancel", "erase")))
-    def moves(self, which: int, verb: str) -> None:
-        """Begin, cancel or erase."""
-        self.runner.run(getattr(self.history, verb)(which))
-
-    @rule(which=WHICH, how=st.sampled_from(sorted(ENDS)))
-    def records(self, **how: Any) -> None:
-        """End a claimed job."""
-        self.runner.run(self.history.record(**how))
-
-    @rule(
-        tenant=st.integers(0, 1),
-        subject=st.sampled_from((None, *SUBJECTS)),
-        amount=st.integers(0, 90),
-        key=st.sampled_from("gh"),
-    )
-    def grants(self, **how: Any) -> None:
-        """Give credits."""
-        self.runner.run(self.history.grant(**how))
-
-    @rule(ms=st.sampled_from((1, LEASE - 1, LEASE, ATTEMPT, HOUR, 3 * DAY, 31 * DAY)))
-    def waits(self, ms: int) -> None:
-        """Let time pass."""
-        self.rig.clock.forward(ms)
-
-
-@pytest.mark.parametrize("kind", sorted(OPENERS))
-def test_state_machine_finds_nothing(kind: str) -> None:
-    """No order of submits, claims, expiries, records, cancels, sweeps and restarts parts the two."""
-    run_state_machine_as_test(
-        type("Chosen", (Machine,), {"kind": kind}),
-        settings=settings(
-            max_examples=60,
-            stateful_step_count=40,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
