@@ -1,4 +1,4 @@
-"""Commits to Redis: one script a shard, sent until it is known what became of it.
+"""Commits to Redis: one script for many tenants, sent until it is known what became of it.
 
 One commit is under way at a time, under a number that each tenant's document keeps: the next number is
 not used before this one is known to be applied or dead. A tenant whose version keeps moving under this
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.crash import Hook
 from gateway.errors import StoreUnavailable
@@ -19,8 +19,8 @@ from gateway.store.guard import touched
 from gateway.store.redis_keys import shard_of
 from gateway.store.redis_link import Call, Command, Rejected, Silent
 from gateway.store.redis_pack import Known, Packer
-from gateway.store.redis_reads import answered, asked
-from gateway.store.redis_site import ALIVE_SECONDS, unpack
+from gateway.store.redis_reads import answered, asked, numbered
+from gateway.store.redis_site import ALIVE_SECONDS, MISTYPED, unpack
 
 if TYPE_CHECKING:
     from gateway.store.redis_site import Site
@@ -30,8 +30,9 @@ LOSSES: Final = 2
 WAIT_SECONDS: Final = 0.001
 """How long a process waits where another has reserved a tenant."""
 
-Verdict = list[str] | StoreUnavailable
-"""A letter of the script with names of lost leases, or why there is none."""
+PARTS: Final = 128
+"""Tenants of one script, where it may serve more than a shard's: Redis does nothing else meanwhile."""
+
 Part = list[int]
 """Places of one tenant's changes."""
 
@@ -43,6 +44,14 @@ async def load(site: Site, wants: Sequence[Want]) -> list[Loaded]:
     return [answered(want, replies, site.reading) for want in wants]
 
 
+class Batch(NamedTuple):
+    """Changes on their way, what is known of jobs they drop, and when they were decided."""
+
+    changes: Sequence[Change]
+    known: dict[str, Known]
+    stamp: int
+
+
 class Commits:
     """The commits of one process."""
 
@@ -51,6 +60,8 @@ class Commits:
         self._crash = crash
         self._one = asyncio.Lock()
         self._losses: Counter[str] = Counter()
+        self._barred = False
+        """Whether a tenant was found reserved by another."""
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Apply each change whole or not at all; tell those that were not what is."""
@@ -59,8 +70,11 @@ class Commits:
             known = await self._known(changes)
             if any(put.expect == 0 for change in changes for put in change.puts):
                 self._crash("held")
-            verdicts = await self._verdicts(changes, _by_tenant(changes), known, stamp)
-        return await self._outcomes(changes, verdicts)
+            self._barred = False
+            outcomes = await self._settle(Batch(changes, known, stamp), _by_tenant(changes))
+        if self._barred:
+            await asyncio.sleep(WAIT_SECONDS)
+        return [outcomes[at] for at in range(len(changes))]
 
     async def _known(self, changes: Sequence[Change]) -> dict[str, Known]:
         """Read what must be known of jobs that are dropped."""
@@ -76,103 +90,91 @@ class Commits:
             known[job] = Known(by, dict(zip(names[::2], names[1::2], strict=True)))
         return known
 
-    async def _verdicts(
-        self, changes: Sequence[Change], parts: Sequence[Part], known: dict[str, Known], stamp: int
-    ) -> dict[int, Verdict]:
-        """Send parts, a script a shard; return the verdict on each change."""
-        number, by_shard = self._site.number(), _by_shard(changes, parts)
-        calls = [self._call(changes, some, known, (number, stamp)) for some in by_shard]
+    async def _settle(self, batch: Batch, parts: Sequence[Part]) -> dict[int, Outcome]:
+        """Send parts, as many together as one script may serve; return what became of each change."""
+        number = self._site.number()
+        together = _by_shard(batch.changes, parts) if self._site.link.scattered else _pieces(parts)
+        calls = [self._call(batch, some, number) for some in together]
         sent = self._site.time.mark()
         try:
             replies = await self._site.surely(calls)
         except Silent:
             raise
         except StoreUnavailable as lost:
-            return await self._ask(changes, parts, number, stamp, lost)
-        verdicts: dict[int, Verdict] = {}
-        for some, reply in zip(by_shard, replies, strict=True):
+            return await self._ask(batch, parts, number, lost)
+        outcomes: dict[int, Outcome] = {}
+        for some, reply in zip(together, replies, strict=True):
             if isinstance(reply, Rejected):
-                verdicts |= await self._apart(changes, some, known, (number, stamp), reply)
+                outcomes |= await self._apart(batch, some, reply)
                 continue
-            answer, now, groups = unpack(reply)
+            (answer, now, groups), read = unpack(reply[0]), iter(reply[1])
             self._site.time.learn(sent, now)
             if answer != number:
                 raise StoreUnavailable("redis: the reply is another commit's")
-            for part, letters in zip(some, groups, strict=True):
-                verdicts |= dict(zip(part, letters, strict=True))
-        return verdicts
+            for part, verdicts in zip(some, groups, strict=True):
+                for at, verdict in zip(part, verdicts, strict=True):
+                    outcomes[at] = self._outcome(batch.changes[at], verdict, read)
+        return outcomes
 
-    def _call(
-        self, changes: Sequence[Change], parts: Sequence[Part], known: dict[str, Known], head: tuple[int, int]
-    ) -> Call:
-        packer = Packer(self._site.names, self._site.me)
+    def _call(self, batch: Batch, parts: Sequence[Part], number: int) -> Call:
+        """Return the script's call for parts, with the reads of what their moves will want if refused."""
+        packer, changes, room = Packer(self._site.names, self._site.me), batch.changes, self._site.names.room
         groups = [
-            packer.group([(changes[at], known, self._losses[changes[at].tenant] >= LOSSES) for at in part])
+            packer.group(
+                [(changes[at], batch.known, self._losses[changes[at].tenant] >= LOSSES) for at in part]
+            )
             for part in parts
         ]
-        values = (self._site.me, *head, self._site.names.wake, packer.sheet.types, groups)
-        return self._site.call("commit", list(packer.sheet.keys), values)
+        reads = [
+            [numbered(packer.sheet, room(changes[at].tenant), touched(changes[at])) for at in part]
+            for part in parts
+        ]
+        values = (self._site.me, number, batch.stamp, self._site.names.wake, packer.sheet.types, groups)
+        return self._site.call("commit", list(packer.sheet.keys), values, reads)
+
+    def _outcome(self, change: Change, verdict: list[str], read: Iterator[list[Any]]) -> Outcome:
+        """Return what a verdict means, with the state as it is for what was refused."""
+        letter, *lost = verdict
+        if letter == "a":
+            self._losses.pop(change.tenant, None)
+            return Applied()
+        if letter == "t":
+            return Failed(MISTYPED.fault())
+        self._losses[change.tenant] += int(letter in "mw")
+        self._barred |= letter == "w"
+        there = answered(touched(change), iter(next(read)), self._site.reading)
+        return Refused(there, frozenset(lost))
 
     async def _ask(
-        self,
-        changes: Sequence[Change],
-        parts: Sequence[Part],
-        number: int,
-        stamp: int,
-        lost: StoreUnavailable,
-    ) -> dict[int, Verdict]:
+        self, batch: Batch, parts: Sequence[Part], number: int, lost: StoreUnavailable
+    ) -> dict[int, Outcome]:
         """Return what became of a number that is dead by now: applied, or nothing was written."""
-        late = (stamp - self._site.time()) / 1000 + ALIVE_SECONDS
+        late = (batch.stamp - self._site.time()) / 1000 + ALIVE_SECONDS
         if late > 0:
             await asyncio.sleep(late + WAIT_SECONDS)
         field, room = f"op:{self._site.me}", self._site.names.room
-        kept = await self._site.ask([("HGET", room(changes[part[0]].tenant).t, field) for part in parts])
-        verdicts: dict[int, Verdict] = {}
+        kept = await self._site.ask(
+            [("HGET", room(batch.changes[part[0]].tenant).t, field) for part in parts]
+        )
+        outcomes: dict[int, Outcome] = {}
         for part, text in zip(parts, kept, strict=True):
             last, _, rest = (text or b"0:").decode().partition(":")
             letters = rest.partition(":")[0] if int(last) == number else "-" * len(part)
             for at, letter in zip(part, letters, strict=True):
-                verdicts[at] = ["a"] if letter == "a" else lost
-        return verdicts
+                outcomes[at] = Applied() if letter == "a" else Failed(lost)
+        return outcomes
 
-    async def _apart(
-        self,
-        changes: Sequence[Change],
-        parts: Sequence[Part],
-        known: dict[str, Known],
-        head: tuple[int, int],
-        why: Rejected,
-    ) -> dict[int, Verdict]:
+    async def _apart(self, batch: Batch, parts: Sequence[Part], why: Rejected) -> dict[int, Outcome]:
         """Let one tenant's trouble be its own: send the parts of a script that failed one by one.
 
         What is no trouble of a tenant's is everybody's, and is not asked again.
         """
-        if len(parts) == 1 or why.code not in ("MISTYPED", "ERR"):
-            return dict.fromkeys((at for part in parts for at in part), why.fault())
-        verdicts: dict[int, Verdict] = {}
-        for part in parts:
-            verdicts |= await self._verdicts(changes, [part], known, head[1])
-        return verdicts
-
-    async def _outcomes(self, changes: Sequence[Change], verdicts: dict[int, Verdict]) -> list[Outcome]:
-        """Return what became of each change, with the state as it is for those that were refused."""
+        if len(parts) == 1 or why.code != "ERR":
+            return dict.fromkeys((at for part in parts for at in part), Failed(why.fault()))
         outcomes: dict[int, Outcome] = {}
-        refused: dict[int, frozenset[str]] = {}
-        for at, verdict in verdicts.items():
-            if isinstance(verdict, StoreUnavailable):
-                outcomes[at] = Failed(verdict)
-            elif verdict[0] == "a":
-                outcomes[at] = Applied()
-                self._losses.pop(changes[at].tenant, None)
-            else:
-                refused[at] = frozenset(verdict[1:])
-                self._losses[changes[at].tenant] += int(verdict[0] in "mw")
-        if any(verdicts[at][0] == "w" for at in refused):  # type: ignore[index]
-            await asyncio.sleep(WAIT_SECONDS)
-        loaded = await load(self._site, [touched(changes[at]) for at in refused])
-        for (at, lost), there in zip(refused.items(), loaded, strict=True):
-            outcomes[at] = Refused(there, lost)
-        return [outcomes[at] for at in range(len(changes))]
+        for part in parts:
+            outcomes |= await self._settle(batch, [part])
+        return outcomes
 
 
 def _by_tenant(changes: Sequence[Change]) -> list[Part]:
@@ -182,7 +184,11 @@ def _by_tenant(changes: Sequence[Change]) -> list[Part]:
     return list(parts.values())
 
 
-def _by_shard(changes: Sequence[Change], parts: Iterable[Part]) -> list[list[Part]]:
+def _pieces(parts: Sequence[Part]) -> list[Sequence[Part]]:
+    return [parts[at : at + PARTS] for at in range(0, len(parts), PARTS)]
+
+
+def _by_shard(changes: Sequence[Change], parts: Iterable[Part]) -> list[Sequence[Part]]:
     by_shard: defaultdict[int, list[Part]] = defaultdict(list)
     for part in parts:
         by_shard[shard_of(changes[part[0]].tenant)].append(part)

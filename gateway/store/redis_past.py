@@ -46,7 +46,7 @@ class Removals:
         site = self._site
         head = (f"{site.me}.sweep", number, site.time(), site.names.wake)
         group = [(self._group, self._changes)]
-        return site.call("commit", list(self._sheet.keys), (*head, self._sheet.types, group))
+        return site.call("commit", list(self._sheet.keys), (*head, self._sheet.types, group), ())
 
 
 class ByTenant(dict[str, Removals]):
@@ -64,8 +64,7 @@ class ByTenant(dict[str, Removals]):
 async def remove(site: Site, some: Iterable[Removals]) -> int:
     """Remove; return how much passed its check."""
     number = site.number()
-    answers = await site.answers([each.call(number) for each in some])
-    return sum(verdict[0] == "a" for _n, _t, groups in answers for group in groups for verdict in group)
+    return await site.applied([each.call(number) for each in some])
 
 
 async def oldest(site: Site, name: str, before: int | None, budget: int) -> list[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.store.reads import Reading
     from gateway.store.redis_keys import Room
     from gateway.store.redis_link import Command
+    from gateway.store.redis_pack import Sheet
     from policies.webhooks import Delivery, Endpoint
 
 _accounts = msgspec.json.Decoder(Account)
@@ -46,6 +47,11 @@ def asked(room: Room, want: Want) -> list[Command]:
     if want.endpoints:
         commands.append(("HGETALL", room.ep))
     return commands
+
+
+def numbered(sheet: Sheet, room: Room, want: Want) -> list[list[Any]]:
+    """Return the commands of a load as a script takes them, with the numbers of their keys."""
+    return [[verb, sheet(str(key), "hash"), *rest] for verb, key, *rest in asked(room, want)]
 
 
 def answered(want: Want, replies: Replies, reading: Reading) -> Loaded:

@@ -28,6 +28,9 @@ AGAIN_SECONDS: Final = 0.01
 """What lies between two sendings of the same bytes."""
 SCRIPTS: Final = ("claim", "commit", "deliver", "lease")
 
+MISTYPED: Final = Rejected("MISTYPED", "a key holds something else")
+"""What a commit calls `t`."""
+
 _pack = msgspec.msgpack.Encoder()
 _unpack = msgspec.msgpack.Decoder()
 
@@ -50,9 +53,9 @@ class Site:
         """Return the next number of what this process does."""
         return next(self._numbers)
 
-    def call(self, name: str, keys: Sequence[str], values: Sequence[object]) -> Call:
-        """Return a call of a script, its values packed. Raises where they cannot be."""
-        return Call(self._scripts[name], keys, (_pack.encode(values),))
+    def call(self, name: str, keys: Sequence[str], *values: object) -> Call:
+        """Return a call of a script, each of its values packed. Raises where one cannot be."""
+        return Call(self._scripts[name], keys, [_pack.encode(value) for value in values])
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send what may be done twice, such as reads; return the replies, in order.
@@ -90,11 +93,22 @@ class Site:
 
     async def answers(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts that may be sent twice; return what each replied. One that was refused is a fault."""
+        return [unpack(reply) for reply in await self._done(calls)]
+
+    async def applied(self, calls: Sequence[Call]) -> int:
+        """Run commits that nobody decides anew; return how many of their changes were applied."""
+        told = [unpack(reply[0]) for reply in await self._done(calls)]
+        letters = [verdict[0] for _n, _t, groups in told for group in groups for verdict in group]
+        if "t" in letters:
+            raise MISTYPED.fault()
+        return letters.count("a")
+
+    async def _done(self, calls: Sequence[Call]) -> list[Any]:
         replies = await self.surely(calls)
         for reply in replies:
             if isinstance(reply, Rejected):
                 raise reply.fault()
-        return [unpack(reply) for reply in replies]
+        return replies
 
     async def learn_time(self) -> None:
         """Ask Redis for its time."""

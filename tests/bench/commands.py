@@ -64,8 +64,8 @@ async def submits(many: Processes, engine: Engine, tenants: int, callers: int, c
 async def cost(redis: Redis, tenants: int, callers: int, count: int) -> Cost:
     """Return what a submit costs once everybody is known."""
     link = Counting(redis.url)
-    many = Processes(redis.url, lambda _url: link)
-    engine = await many.process()
+    many = Processes(redis.url)
+    engine = await many.process(link=link)
     await submits(many, engine, tenants, callers, tenants * USERS)
     before = spent(redis, link)
     await submits(many, engine, tenants, callers, count)

@@ -1,17 +1,23 @@
 -- Writes changes, each whole or not at all. Compares and writes; holds no rule of the house.
 --
--- KEYS     every key it touches, all of one slot
+-- KEYS     every key it touches; on a Cluster all of one slot
 -- ARGV[1]  msgpack: {process, number, stamp, channel, types, groups}
 --   types   what each key must be, if it is there
 --   group   {key of the tenant's document, changes}: all changes of one tenant
 --   change  {checks, writes, news, reserve}
+-- ARGV[2]  msgpack: of each group, of each change, the commands that read what its moves will want to know,
+--          or nothing
 -- ARGV[#]  the nonce
--- Reply    the nonce, and msgpack: {number, microseconds by Redis' clock, {{verdict, lost...}...}...}
---   a applied, m version moved, s something else is not as expected, w reserved by another, c too late
+-- Reply    the nonce, and {told, read}
+--   told    msgpack: {number, microseconds by Redis' clock, {{verdict, lost...}...}...}
+--   read    for each change that was refused, in order, the replies to its commands
+--   a applied, m version moved, s something else is not as expected, w reserved by another, c too late,
+--   t a key of the tenant's is not of its type: nothing is read
 --
--- A change is checked to the end before its first write, and what it writes has been proven to work: keys
--- are of their type, numbers of streams are above their last. A number that was written down answers for
--- itself, so that the same bytes may be sent again.
+-- Types are looked at before anything is written for anybody. A change is then checked to the end before its
+-- first write, and what it writes has been proven to work: keys are of their type, numbers of streams are
+-- above their last. A number that was written down answers for itself, so that the same bytes may be sent
+-- again. What was refused is read after all is written: the state as this script leaves it.
 
 local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
 local me, number, stamp, channel, types, groups = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
@@ -20,11 +26,27 @@ local LATE, EARLY, RESERVED, FORGET, MANY = 2000, 50, 10, 3600000, 40
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
+local odd = false -- keys that are something else, by their number
 for i, key in ipairs(KEYS) do
   local is = redis.call('TYPE', key).ok
   if is ~= 'none' and is ~= types[i] then
-    return redis.error_reply('MISTYPED a key is a ' .. is .. ' and should be a ' .. types[i])
+    odd = odd or {}
+    odd[i] = true
   end
+end
+
+-- Returns whether a group names a key that is something else.
+local function mistyped(group)
+  if odd[group[1]] then return true end
+  for _, change in ipairs(group[2]) do
+    for _, c in ipairs(change[1]) do
+      if odd[c[2]] then return true end
+    end
+    for _, w in ipairs(change[2]) do
+      if odd[w[2]] then return true end
+    end
+  end
+  return false
 end
 
 local function figure(key, field)
@@ -127,18 +149,52 @@ local function settle(doc, changes)
   return answers
 end
 
-local replies = {}
-for g, group in ipairs(groups) do
-  local doc = KEYS[group[1]]
+-- Returns the verdicts on a group: as written down, if its number was, else as its changes are settled.
+local function judged(group)
+  local doc, answers = KEYS[group[1]], {}
   local known, letters = before(doc)
-  if known < number then
-    replies[g] = settle(doc, group[2])
+  if known < number then return settle(doc, group[2]) end
+  for i = 1, #group[2] do
+    local first = known == number and string.sub(letters, i, i)
+    answers[i] = { first == 'a' and 'a' or (first and 's' or 'c') }
+  end
+  return answers
+end
+
+local verdicts, read, refused = {}, {}, {}
+for g, group in ipairs(groups) do
+  if odd and mistyped(group) then
+    verdicts[g] = {}
+    for i = 1, #group[2] do verdicts[g][i] = { 't' } end
   else
-    replies[g] = {}
-    for i = 1, #group[2] do
-      local first = known == number and string.sub(letters, i, i)
-      replies[g][i] = { first == 'a' and 'a' or (first and 's' or 'c') }
+    verdicts[g] = judged(group)
+    for i, verdict in ipairs(verdicts[g]) do
+      if verdict[1] ~= 'a' then refused[#refused + 1] = { g, i } end
     end
   end
 end
-return { nonce, cmsgpack.pack({ number, time[1] * 1000000 + time[2], replies }) }
+
+-- Returns the replies to commands; nothing where one is of a key that is something else.
+local function replies(commands)
+  local all = {}
+  for at, command in ipairs(commands) do
+    if odd and odd[command[2]] then return nil end
+    command[2] = KEYS[command[2]]
+    all[at] = redis.call(unpack(command))
+  end
+  return all
+end
+
+if #refused > 0 then
+  local wants = cmsgpack.unpack(ARGV[2])
+  for _, place in ipairs(refused) do
+    local g, i = place[1], place[2]
+    local found = replies(wants[g] and wants[g][i] or {})
+    if found then
+      read[#read + 1] = found
+    else
+      verdicts[g][i] = { 't' }
+    end
+  end
+end
+return { nonce, { cmsgpack.pack({ number, time[1] * 1000000 + time[2], verdicts }), read } }

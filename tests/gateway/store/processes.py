@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -27,30 +27,22 @@ class Counting(Link):
 
 
 class Processes(Rig):
-    """Engines over one Redis under a prefix of their own. Time is Redis' own unless a `clock` is given.
+    """Engines over one Redis under a prefix of their own. Time is Redis' own unless a `clock` is given."""
 
-    `link` makes the connections to a URL, where they are not those of production.
-    """
-
-    def __init__(
-        self, url: str | None = None, link: Callable[[str], Link] | None = None, prefix: str | None = None
-    ) -> None:
+    def __init__(self, url: str | None = None, prefix: str | None = None) -> None:
         self.url = url or server().url
-        self.link = link
         self.prefix = prefix or f"{uuid4().hex}:"
         super().__init__("redis", __file__)  # type: ignore[arg-type]
 
-    def over(self, url: str | None = None, *, ahead_ms: int = 0) -> RedisBackend:
+    def over(self, url: str | None = None, *, ahead_ms: int = 0, link: Link | None = None) -> RedisBackend:
         """Return a back end as another process has it, whose host's clock is wrong by that much."""
         wrong = StoreTime(steady_us, lambda: wall_us() + 1000 * ahead_ms)
         place, how = Place(url or self.url), How(uuid4().hex)
-        return RedisBackend(
-            place, how, prefix=self.prefix, time=wrong, link=self.link and self.link(place.url)
-        )
+        return RedisBackend(place, how, prefix=self.prefix, time=wrong, link=link)
 
-    async def process(self, url: str | None = None, *, ahead_ms: int = 0) -> Engine:
+    async def process(self, url: str | None = None, *, ahead_ms: int = 0, link: Link | None = None) -> Engine:
         """Return a process that has started and hears the others."""
-        backend = self.over(url, ahead_ms=ahead_ms)
+        backend = self.over(url, ahead_ms=ahead_ms, link=link)
         engine = self.engine(backend)
         await engine.start()
         await backend.heard()

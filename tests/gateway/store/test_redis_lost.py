@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -110,6 +111,20 @@ async def test_lost_replies_change_no_figure(many: Processes, cut: Cut, times: i
     left = await story(many, store)
     assert cut.lost >= 13 * times
     assert await figures(many, *left) == want
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_lost_reply_of_many_tenants(many: Processes, cut: Cut, times: int) -> None:
+    """Where the reply of a script that serves many tenants is lost, each has made its job once."""
+    store = await many.process(cut.url)
+    losing(cut, times)
+    tenants = [f"t{number}" for number in range(20)]
+    answers = await asyncio.gather(*(submit(store, many.job(to), "k") for to in tenants * 2))
+    assert Counter(type(answer) for answer in answers) == {Submitted: 20, Replayed: 20}
+    assert cut.lost == times
+    usages = [await store.usage(to, "ann") for to in tenants]
+    assert {(usage.tenant.held, usage.user.flight) for usage in usages} == {(10, 1)}
+    assert await doctor.examine(store.backend, many.chain) == []
 
 
 async def test_forgotten_scripts_are_loaded(many: Processes) -> None:

@@ -18,7 +18,7 @@ from policies.model import JobState
 from tests.contracts.beside import hooked, lease, trials
 from tests.contracts.rig import put, rounds, submit, take
 from tests.fakes.redis import server
-from tests.gateway.store.processes import Processes
+from tests.gateway.store.processes import Counting, Processes
 
 
 @pytest.fixture
@@ -35,19 +35,23 @@ def neighbors() -> tuple[str, str]:
     return "acme", next(name for name in names if shard_of(name) == shard_of("acme"))
 
 
-async def test_mistyped_tenant_fails_alone(many: Processes) -> None:
-    """A tenant whose keys hold something else is refused; one of the same shard is served in one batch."""
-    store = await many.process()
+@pytest.mark.parametrize("name", ["ix", "led", "u"])
+async def test_mistyped_tenant_fails_alone(many: Processes, name: str) -> None:
+    """A tenant whose keys hold something else is refused; others of the same script are served by it."""
+    link = Counting(many.url)
+    store = await many.process(link=link)
     bad, good = neighbors()
-    server().say("SET", Names(many.prefix).room(bad).ix, "x")
-    answers = await asyncio.gather(
-        submit(store, many.job(bad)), submit(store, many.job(good)), return_exceptions=True
-    )
-    assert isinstance(answers[0], StoreUnavailable)
-    assert isinstance(answers[1], Submitted)
-    with pytest.raises(StoreUnavailable, match="MISTYPED"):
-        await submit(store, many.job(bad))
-    server().say("DEL", Names(many.prefix).room(bad).ix)
+    tenants = [good, bad, "another", good]
+    for tenant in (*tenants, bad):
+        await put(store, many.job(tenant))
+    kept, sent = Names(many.prefix).room(bad), link.sent
+    server().say("DEL", getattr(kept, name))
+    server().say("SET", getattr(kept, name), "x")
+    answers = await asyncio.gather(*(submit(store, many.job(to)) for to in tenants), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Submitted, StoreUnavailable, Submitted, Submitted]
+    assert "MISTYPED" in str(answers[1])
+    assert link.sent == sent + 1
+    server().say("DEL", getattr(kept, name))
     assert isinstance(await submit(store, many.job(bad)), Submitted)
 
 

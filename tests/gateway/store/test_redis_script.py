@@ -9,20 +9,35 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
-from gateway.store.backend import Applied, Change, Examined, Outcome, Refused, Want
+from gateway.store.backend import (
+    Applied,
+    Change,
+    DocDrop,
+    Examined,
+    JobDrop,
+    JobPut,
+    KeyRow,
+    Outcome,
+    Refused,
+    UserState,
+    Want,
+)
 from gateway.store.contract import Begun, Claim
+from gateway.store.guard import touched
 from gateway.store.redis import RedisBackend
 from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Call, Link, Rejected, Script, script
 from gateway.store.redis_pack import Known, Packer
-from tests.contracts.beside import hooked
-from tests.contracts.rig import NOVEMBER, SAID, Rig, attempt, counting, ending, put, take
+from gateway.store.redis_reads import numbered
+from tests.contracts.beside import hooked, upload
+from tests.contracts.rig import NOVEMBER, SAID, Rig, attempt, counting, ending, put, submit, take
 from tests.fakes.redis import server
 
 READS = {"HGET", "HEXISTS", "HLEN", "ZSCORE", "XREVRANGE", "TYPE", "TIME"}
 PROBE = """
-local trace, planted = {}, tonumber(ARGV[2])
+local trace, planted = {}, tonumber(ARGV[3])
 local function probe(...)
   trace[#trace + 1] = (...)
   if #trace == planted then error('planted <' .. table.concat(trace, ' ') .. '>') end
@@ -76,13 +91,15 @@ class Bench:
         packer = Packer(self.names, "me")
         known = {drop.job: Known("ann") for change in self.catch.kept for drop in change.drops}
         group = packer.group([(change, known, False) for change in self.catch.kept])
+        room = self.names.room("acme")
+        reads = [[numbered(packer.sheet, room, touched(change)) for change in self.catch.kept]]
         ((seconds, micros),) = await self.link.ask([("TIME",)])
         stamp = int(seconds) * 1000 + int(micros) // 1000 - late
         values = ("me", number, stamp, self.names.wake, packer.sheet.types, [group])
         made = Script(text, hashlib.sha1(text.encode()).hexdigest())
-        packed = msgspec.msgpack.encode(values)
-        (reply,) = await self.link.run([Call(made, list(packer.sheet.keys), (packed, planted))])
-        return reply if isinstance(reply, Rejected) else msgspec.msgpack.decode(reply)
+        packed = [msgspec.msgpack.encode(each) for each in (values, reads)]
+        (reply,) = await self.link.run([Call(made, list(packer.sheet.keys), (*packed, planted))])
+        return reply if isinstance(reply, Rejected) else msgspec.msgpack.decode(reply[0])
 
     async def stored(self) -> tuple[Examined, Any]:
         """Return all that is stored of the tenant."""
@@ -119,8 +136,8 @@ async def bench(tmp_path: Path, link: Link) -> AsyncIterator[Bench]:
 def probing(text: str) -> str:
     """Return the script with a probe before each of its commands, which may fail; it tells its trace."""
     probed = text.replace("redis.call(", "probe(").replace(
-        "return { nonce, cmsgpack.pack({ number, time[1] * 1000000 + time[2], replies }) }",
-        "return { nonce, cmsgpack.pack(trace) }",
+        "return { nonce, { cmsgpack.pack({ number, time[1] * 1000000 + time[2], verdicts }), read } }",
+        "return { nonce, { cmsgpack.pack(trace), read } }",
     )
     return PROBE + probed
 
@@ -172,19 +189,44 @@ async def test_late_commits_are_dead(bench: Bench, late: int, letter: str) -> No
 
 
 async def test_mistyped_keys_are_found_first(bench: Bench) -> None:
-    """Where a key of a commit holds something else, nothing of it is written."""
+    """Where a key of a tenant's commit holds something else, nothing of it is written."""
     room = bench.names.room("acme")
     before = await bench.stored()
     spoiled = room.job(bench.catch.kept[0].puts[0].job.id)
     for key in (room.wait, room.told("x"), bench.names.shard("acme").end):
         server().say("DEL", key)
     server().say("SET", bench.names.shard("acme").end, "x")
-    reply = await bench.call(script("commit").text, 1)
-    assert isinstance(reply, Rejected)
-    assert reply.code == "MISTYPED"
+    assert (await bench.call(script("commit").text, 1))[2] == [[["t"]]]
     assert server().say("HGET", spoiled, "v") == b"$1"
     server().say("DEL", bench.names.shard("acme").end)
     assert await bench.stored() == before
+
+
+async def test_refusals_tell_what_is(bench: Bench) -> None:
+    """What a refused change is told of the tenant is what a load of all it touches would bring."""
+    backend, rig = bench.catch.backend, bench.rig
+    store = rig.engine(backend)
+    kept = bench.catch.kept[0]
+    await submit(store, rig.job(), "k")
+    image = upload(rig)
+    await store.put_upload(image, counting(), SAID)
+    (hook,) = await backend.shelf.endpoints("acme")
+    stale = replace(
+        kept,
+        users=kept.users | {"nobody": UserState("r0")},
+        puts=[*kept.puts, JobPut(rig.job(), "{}", 0)],
+        drops=[JobDrop(kept.puts[0].job.id, 1)],
+        keys={("ann", "k"): KeyRow("f", "j", 1), ("ann", "free"): KeyRow("f", "j", 1, over=True)},
+        docs=[DocDrop("endpoint", hook.id), DocDrop("upload", image.id), DocDrop("key", "none")],
+    )
+    changes = [stale, replace(stale, expect=None, state=None), Change("new", kept.now, expect=7)]
+    outcomes = await backend.commit(changes)
+    for outcome, there in zip(outcomes, await backend.load([touched(each) for each in changes]), strict=True):
+        assert isinstance(outcome, Refused)
+        assert outcome.loaded == there
+    assert isinstance(outcomes[0], Refused)
+    assert ("ann", "k") in outcomes[0].loaded.keys
+    assert outcomes[0].loaded.endpoints == {hook.id: hook}
 
 
 async def test_reserved_tenants_wait(bench: Bench) -> None:
