@@ -196,7 +196,7 @@ class Change(Struct):
 
 
 class Want(Struct):
-    """What to load of a tenant. `endpoints`: all of them."""
+    """What to load of a tenant. `endpoints`: all of them. `turn`: it is about to be written to."""
 
     tenant: str
     state: bool = True
@@ -206,6 +206,7 @@ class Want(Struct):
     docs: set[tuple[Kind, str]] = set()
     deliveries: set[str] = set()
     endpoints: bool = False
+    turn: bool = False
 
     @property
     def any(self) -> bool:
@@ -234,14 +235,20 @@ class Loaded(Struct):
 
 
 class Applied(Struct, frozen=True):
-    """The change is durable."""
+    """The change is durable. `shared`: others write there too just now, so that what is known is soon old."""
+
+    shared: bool = False
 
 
 class Refused(Struct, frozen=True):
-    """Nothing of the change was written. `fenced` are jobs and deliveries whose lease is lost."""
+    """Nothing of the change was written. `fenced` are jobs and deliveries whose lease is lost.
+
+    `barred`: it was not even looked at, since it is another process' turn to write there.
+    """
 
     loaded: Loaded
     fenced: frozenset[str] = frozenset()
+    barred: bool = False
 
 
 class Failed(Struct, frozen=True):

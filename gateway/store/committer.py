@@ -124,10 +124,12 @@ class Committer:
         fault: Fault = StoreBusy("the write was refused too often")
         try:
             await self._know(scenes, [move for move in left if not isinstance(move, AttemptMove)])
-            for _ in range(ROUNDS):
-                left = await self._round(scenes, left)
+            until, lost = time.perf_counter() + self._seconds, 0
+            while lost < ROUNDS and time.perf_counter() < until:
+                left, counts = await self._round(scenes, left)
                 if not left:
                     return
+                lost += counts
         except Fault as raised:
             fault = raised
         except Exception as bug:  # noqa: BLE001 - told to the calls it belongs to, below
@@ -158,7 +160,7 @@ class Committer:
             _fail(move, fault)
 
     async def _know(self, scenes: dict[str, Scene], moves: list[TenantMove]) -> None:
-        """Make a scene for each tenant of the moves, loading what is not kept."""
+        """Make a scene for each tenant of the moves, loading what is not kept, to be written to next."""
         wants: dict[str, Want] = {}
         for move in moves:
             want = wants.get(move.tenant)
@@ -167,7 +169,7 @@ class Committer:
             move.wants(want)
         for tenant, want in wants.items():
             kept = self._kept.get(tenant)
-            want.state = kept is None
+            want.state = want.turn = kept is None
             scenes[tenant] = scene = _scene(kept)
             want.subjects -= scene.users.keys()
         lacking = [want for want in wants.values() if want.any]
@@ -188,8 +190,11 @@ class Committer:
 
     async def _round(
         self, scenes: dict[str, Scene], left: list[TenantMove | AttemptMove]
-    ) -> list[TenantMove | AttemptMove]:
-        """Fold what is left, commit once, answer what was applied; return what must go round again."""
+    ) -> tuple[list[TenantMove | AttemptMove], bool]:
+        """Fold what is left, commit once, answer what was applied; return what must go round again.
+
+        And whether that counts: it does not where all that was refused only came in another's turn.
+        """
         now = self._backend.clock()
         groups: dict[str, list[TenantMove]] = {}
         pending: list[_Pending] = []
@@ -206,9 +211,9 @@ class Committer:
                 pending.append(folded)
             again += late
             wants += [want] if late else []
-        again += await self._commit(scenes, pending)
+        refused, counts = await self._commit(scenes, pending)
         await self._load(scenes, wants)
-        return again
+        return again + refused, counts or bool(again)
 
     def _fold(
         self, tenant: str, scene: Scene, moves: list[TenantMove], now: int
@@ -230,9 +235,10 @@ class Committer:
 
     async def _commit(
         self, scenes: dict[str, Scene], pending: list[_Pending]
-    ) -> list[TenantMove | AttemptMove]:
+    ) -> tuple[list[TenantMove | AttemptMove], bool]:
+        """Commit once, answer what was applied; return what was refused, and whether that counts."""
         if not pending:
-            return []
+            return [], False
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self._seconds):
@@ -241,17 +247,19 @@ class Committer:
             raise StoreUnavailable("the commit took too long") from None
         took = time.perf_counter() - began
         again: list[TenantMove | AttemptMove] = []
+        counts = False
         for each, outcome in zip(pending, outcomes, strict=True):
             if isinstance(outcome, Applied):
-                self._applied(scenes, each)
+                self._applied(scenes, each, shared=outcome.shared)
             elif isinstance(outcome, Failed):
                 self._give_up([move for move, _answer in each.answers], outcome.why)
             else:
                 again += _refused(scenes, each, outcome.loaded, outcome.fenced)
+                counts |= not outcome.barred
         self._observe(sum(len(each.answers) for each in pending), took)
-        return again
+        return again, counts
 
-    def _applied(self, scenes: dict[str, Scene], each: _Pending) -> None:
+    def _applied(self, scenes: dict[str, Scene], each: _Pending, *, shared: bool) -> None:
         change = each.change
         if change.state is not None:
             users: dict[str, UserState | None] = {
@@ -266,7 +274,10 @@ class Committer:
             if change.docs and scene.endpoints is not None:
                 scene.endpoints = with_docs(scene.endpoints, change.docs)
             scene.docs, scene.deliveries = {}, {}  # who comes late reads them again
-            self._keep(change.tenant, scene)
+            if shared:
+                self._kept.pop(change.tenant, None)
+            else:
+                self._keep(change.tenant, scene)
         for move, answer in each.answers:
             _tell(move, answer)
         for put in change.puts:

@@ -1,8 +1,8 @@
 """The store in one Redis that many processes share.
 
-The same engine as over SQLite: here is only what it needs of a data base. Money moves by one script a
-shard (`scripts/commit.lua`), which compares and writes and holds no rule; everything of a tenant lies in
-one shard (`redis_keys.py`). A commit is good for two seconds: until then a lost reply is asked for again
+The same engine as over SQLite: here is only what it needs of a data base. Money moves by one script
+(`scripts/commit.lua`), which compares and writes and holds no rule; everything of a tenant lies in one
+shard (`redis_keys.py`). A commit is good for two seconds: until then a lost reply is asked for again
 with the same bytes and number, after that it is dead, and its number tells what became of it. Standalone
 only: there is no replica whose word would be waited for.
 """
@@ -30,7 +30,7 @@ from gateway.store.backend import (
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
 from gateway.store.opening import How, Place
 from gateway.store.redis_backlog import backlog
-from gateway.store.redis_commit import Commits, load
+from gateway.store.redis_commit import Commits
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Command, Link
@@ -111,7 +111,7 @@ class RedisBackend:
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""
-        return await load(self._site, wants)
+        return await self._commits.load(wants)
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Apply each change whole or not at all, durably, in order."""

@@ -1,47 +1,35 @@
 """Commits to Redis: one script for many tenants, sent until it is known what became of it.
 
 One commit is under way at a time, under a number that each tenant's document keeps: the next number is
-not used before this one is known to be applied or dead. A tenant whose version keeps moving under this
-process is asked to be reserved for it for a moment; that is about speed only.
+not used before this one is known to be applied or dead. Where a tenant's version keeps moving under this
+process it stands in line with the others who write there, and decides once it is its turn, from the state
+as it is then. A turn that is not used passes on by itself: it is about speed and fairness only.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
 
 from gateway.crash import Hook
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import Applied, Change, Failed, Loaded, Outcome, Refused, Want
 from gateway.store.guard import touched
-from gateway.store.redis_keys import shard_of
 from gateway.store.redis_link import Call, Command, Rejected, Silent
 from gateway.store.redis_pack import Known, Packer
 from gateway.store.redis_reads import answered, asked, numbered
-from gateway.store.redis_site import ALIVE_SECONDS, MISTYPED, unpack
+from gateway.store.redis_site import AGAIN_SECONDS, ALIVE_SECONDS, MISTYPED
+from gateway.store.redis_turn import Turns, bundles
 
 if TYPE_CHECKING:
     from gateway.store.redis_site import Site
 
-LOSSES: Final = 2
-"""Refusals in a row after which a tenant is reserved."""
-WAIT_SECONDS: Final = 0.001
-"""How long a process waits where another has reserved a tenant."""
-
-PARTS: Final = 128
-"""Tenants of one script, where it may serve more than a shard's: Redis does nothing else meanwhile."""
-
 Part = list[int]
 """Places of one tenant's changes."""
-
-
-async def load(site: Site, wants: Sequence[Want]) -> list[Loaded]:
-    """Return what is wanted, in order."""
-    commands = [command for want in wants for command in asked(site.names.room(want.tenant), want)]
-    replies = iter(await site.ask(commands))
-    return [answered(want, replies, site.reading) for want in wants]
 
 
 class Batch(NamedTuple):
@@ -59,22 +47,36 @@ class Commits:
         self._site = site
         self._crash = crash
         self._one = asyncio.Lock()
-        self._losses: Counter[str] = Counter()
-        self._barred = False
-        """Whether a tenant was found reserved by another."""
+        self._turns = Turns(site)
+
+    async def load(self, wants: Sequence[Want]) -> list[Loaded]:
+        """Return what is wanted, in order: at this process' turn, where all is shared and to be written."""
+        if wants and all(want.turn and self._turns.shared(want.tenant) for want in wants):
+            return await self._turns.wait(wants)
+        commands = [command for want in wants for command in asked(self._site.names.room(want.tenant), want)]
+        replies = iter(await self._site.ask(commands))
+        return [answered(want, replies, self._site.reading) for want in wants]
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
-        """Apply each change whole or not at all; tell those that were not what is."""
+        """Apply each change whole or not at all; tell those that were not what is.
+
+        Where all were refused, and turns are what it takes, that is the state at this process' turn.
+        """
         stamp = self._site.time()  # what is decided is decided just before
         async with self._one:
             known = await self._known(changes)
             if any(put.expect == 0 for change in changes for put in change.puts):
                 self._crash("held")
-            self._barred = False
-            outcomes = await self._settle(Batch(changes, known, stamp), _by_tenant(changes))
-        if self._barred:
-            await asyncio.sleep(WAIT_SECONDS)
-        return [outcomes[at] for at in range(len(changes))]
+            found = await self._settle(Batch(changes, known, stamp), _by_tenant(changes))
+            outcomes = [found[at] for at in range(len(changes))]
+            refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
+            if len(refused) < len(changes) or not all(self._in_turn(change) for change in changes):
+                return outcomes
+            there = await self._turns.wait([touched(change) for change in changes])
+            return [replace(one, loaded=loaded) for one, loaded in zip(refused, there, strict=True)]
+
+    def _in_turn(self, change: Change) -> bool:
+        return change.expect is not None and self._turns.shared(change.tenant)
 
     async def _known(self, changes: Sequence[Change]) -> dict[str, Known]:
         """Read what must be known of jobs that are dropped."""
@@ -93,57 +95,50 @@ class Commits:
     async def _settle(self, batch: Batch, parts: Sequence[Part]) -> dict[int, Outcome]:
         """Send parts, as many together as one script may serve; return what became of each change."""
         number = self._site.number()
-        together = _by_shard(batch.changes, parts) if self._site.link.scattered else _pieces(parts)
+        tenants = [batch.changes[part[0]].tenant for part in parts]
+        together = [
+            [parts[at] for at in some] for some in bundles(tenants, scattered=self._site.link.scattered)
+        ]
         calls = [self._call(batch, some, number) for some in together]
-        sent = self._site.time.mark()
         try:
-            replies = await self._site.surely(calls)
+            replies = await self._site.judged(calls, number)
         except Silent:
             raise
         except StoreUnavailable as lost:
             return await self._ask(batch, parts, number, lost)
         outcomes: dict[int, Outcome] = {}
-        for some, reply in zip(together, replies, strict=True):
-            if isinstance(reply, Rejected):
-                outcomes |= await self._apart(batch, some, reply)
+        for some, judged in zip(together, replies, strict=True):
+            if isinstance(judged, Rejected):
+                outcomes |= await self._apart(batch, some, judged)
                 continue
-            (answer, now, groups), read = unpack(reply[0]), iter(reply[1])
-            self._site.time.learn(sent, now)
-            if answer != number:
-                raise StoreUnavailable("redis: the reply is another commit's")
-            for part, verdicts in zip(some, groups, strict=True):
+            for part, verdicts in zip(some, judged.groups, strict=True):
                 for at, verdict in zip(part, verdicts, strict=True):
-                    outcomes[at] = self._outcome(batch.changes[at], verdict, read)
+                    outcomes[at] = self._outcome(batch.changes[at], verdict, judged.read)
         return outcomes
 
     def _call(self, batch: Batch, parts: Sequence[Part], number: int) -> Call:
         """Return the script's call for parts, with the reads of what their moves will want if refused."""
         packer, changes, room = Packer(self._site.names, self._site.me), batch.changes, self._site.names.room
-        groups = [
-            packer.group(
-                [(changes[at], batch.known, self._losses[changes[at].tenant] >= LOSSES) for at in part]
-            )
-            for part in parts
-        ]
+        groups = [packer.group([changes[at] for at in part], batch.known) for part in parts]
         reads = [
             [numbered(packer.sheet, room(changes[at].tenant), touched(changes[at])) for at in part]
             for part in parts
         ]
-        values = (self._site.me, number, batch.stamp, self._site.names.wake, packer.sheet.types, groups)
-        return self._site.call("commit", list(packer.sheet.keys), values, reads)
+        return self._site.commit(packer.sheet, number, batch.stamp, groups, reads)
 
-    def _outcome(self, change: Change, verdict: list[str], read: Iterator[list[Any]]) -> Outcome:
+    def _outcome(self, change: Change, verdict: list[Any], read: Iterator[list[Any]]) -> Outcome:
         """Return what a verdict means, with the state as it is for what was refused."""
         letter, *lost = verdict
         if letter == "a":
-            self._losses.pop(change.tenant, None)
-            return Applied()
+            self._turns.won(change.tenant)
+            return Applied(shared=self._turns.shared(change.tenant))
         if letter == "t":
             return Failed(MISTYPED.fault())
-        self._losses[change.tenant] += int(letter in "mw")
-        self._barred |= letter == "w"
+        barred = letter == "w"
+        if letter in "mw":
+            self._turns.lost(change.tenant, barred=barred)
         there = answered(touched(change), iter(next(read)), self._site.reading)
-        return Refused(there, frozenset(lost))
+        return Refused(there, frozenset(() if barred else lost), barred)
 
     async def _ask(
         self, batch: Batch, parts: Sequence[Part], number: int, lost: StoreUnavailable
@@ -151,7 +146,7 @@ class Commits:
         """Return what became of a number that is dead by now: applied, or nothing was written."""
         late = (batch.stamp - self._site.time()) / 1000 + ALIVE_SECONDS
         if late > 0:
-            await asyncio.sleep(late + WAIT_SECONDS)
+            await asyncio.sleep(late + AGAIN_SECONDS)
         field, room = f"op:{self._site.me}", self._site.names.room
         kept = await self._site.ask(
             [("HGET", room(batch.changes[part[0]].tenant).t, field) for part in parts]
@@ -182,14 +177,3 @@ def _by_tenant(changes: Sequence[Change]) -> list[Part]:
     for at, change in enumerate(changes):
         parts[change.tenant].append(at)
     return list(parts.values())
-
-
-def _pieces(parts: Sequence[Part]) -> list[Sequence[Part]]:
-    return [parts[at : at + PARTS] for at in range(0, len(parts), PARTS)]
-
-
-def _by_shard(changes: Sequence[Change], parts: Iterable[Part]) -> list[Sequence[Part]]:
-    by_shard: defaultdict[int, list[Part]] = defaultdict(list)
-    for part in parts:
-        by_shard[shard_of(changes[part[0]].tenant)].append(part)
-    return list(by_shard.values())

@@ -127,16 +127,18 @@ class Packer:
         self._me = me
         self.sheet = Sheet()
 
-    def group(self, changes: Sequence[tuple[Change, dict[str, Known], bool]]) -> list[Any]:
-        """Return the group of one tenant: changes, what is known of what they drop, whether to reserve."""
-        room = self._names.room(changes[0][0].tenant)
-        return [
-            self.sheet(room.t, "hash"),
-            [self._change(room, change, known, reserve=reserve) for change, known, reserve in changes],
-        ]
+    def group(self, changes: Sequence[Change], known: dict[str, Known]) -> list[Any]:
+        """Return the group of one tenant, from its changes and what is known of the jobs they drop."""
+        room = self._names.room(changes[0].tenant)
+        return [self.sheet(room.t, "hash"), [self._change(room, change, known) for change in changes]]
+
+    def asking(self, tenant: str) -> list[Any]:
+        """Return a group that writes nothing and asks for a turn: no tenant is of the version it expects."""
+        doc = self.sheet(self._names.room(tenant).t, "hash")
+        return [doc, [([["v", doc, -1, 1]], [], "", 1)]]
 
     def _change(
-        self, room: Room, change: Change, known: dict[str, Known], *, reserve: bool
+        self, room: Room, change: Change, known: dict[str, Known]
     ) -> tuple[list[Check], list[Write], str, int]:
         checks = list(self._checks(room, change, known))
         writes = Writes(self.sheet)
@@ -147,8 +149,7 @@ class Packer:
             self._put(room, put, _place(change, at), writes)
         for drop in change.drops:
             self._drop(room, change, drop, known[drop.job], writes)
-        turn = -1 if change.expect is None else int(reserve)
-        return checks, writes.all(), self._news(change), turn
+        return checks, writes.all(), self._news(change), -1 if change.expect is None else 0
 
     def _checks(self, room: Room, change: Change, known: dict[str, Known]) -> Iterator[Check]:
         sheet = self.sheet

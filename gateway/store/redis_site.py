@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,9 @@ from gateway.store.reads import Reading
 from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Call, Command, Cut, Link, Rejected, Script, Silent, script
 from gateway.store.redis_time import StoreTime
+
+if TYPE_CHECKING:
+    from gateway.store.redis_pack import Sheet
 
 ALIVE_SECONDS: Final = 2.0
 """How late a script may be: as in the scripts."""
@@ -33,6 +36,13 @@ MISTYPED: Final = Rejected("MISTYPED", "a key holds something else")
 
 _pack = msgspec.msgpack.Encoder()
 _unpack = msgspec.msgpack.Decoder()
+
+
+class Judged(NamedTuple):
+    """Of each group the verdicts on its changes, and in order what was read of those that were refused."""
+
+    groups: list[list[Any]]
+    read: Iterator[list[Any]]
 
 
 class Site:
@@ -94,6 +104,26 @@ class Site:
     async def answers(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts that may be sent twice; return what each replied. One that was refused is a fault."""
         return [unpack(reply) for reply in await self._done(calls)]
+
+    def commit(
+        self, sheet: Sheet, number: int, stamp: int, groups: Sequence[object], reads: Sequence[object] = ()
+    ) -> Call:
+        """Return a call of the commit script, with what is to be read of what it refuses."""
+        values = (self.me, number, stamp, self.names.wake, sheet.types, groups)
+        return self.call("commit", list(sheet.keys), values, reads)
+
+    async def judged(self, calls: Sequence[Call], number: int) -> list[Judged | Rejected]:
+        """Run commits of a number; return what each said, or why it was `Rejected`. Raises as `surely`."""
+        sent = self.time.mark()
+        replies = await self.surely(calls)
+        return [each if isinstance(each, Rejected) else self._heard(each, sent, number) for each in replies]
+
+    def _heard(self, reply: Any, sent: int, number: int) -> Judged:
+        answer, now, groups = unpack(reply[0])
+        self.time.learn(sent, now)
+        if answer != number:
+            raise StoreUnavailable("redis: the reply is another commit's")
+        return Judged(groups, iter(reply[1]))
 
     async def applied(self, calls: Sequence[Call]) -> int:
         """Run commits that nobody decides anew; return how many of their changes were applied."""

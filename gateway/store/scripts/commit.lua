@@ -4,15 +4,15 @@
 -- ARGV[1]  msgpack: {process, number, stamp, channel, types, groups}
 --   types   what each key must be, if it is there
 --   group   {key of the tenant's document, changes}: all changes of one tenant
---   change  {checks, writes, news, reserve}
+--   change  {checks, writes, news, turn}; turn: -1 needs none, 0 waits for its own, 1 asks for one
 -- ARGV[2]  msgpack: of each group, of each change, the commands that read what its moves will want to know,
 --          or nothing
 -- ARGV[#]  the nonce
 -- Reply    the nonce, and {told, read}
 --   told    msgpack: {number, microseconds by Redis' clock, {{verdict, lost...}...}...}
 --   read    for each change that was refused, in order, the replies to its commands
---   a applied, m version moved, s something else is not as expected, w reserved by another, c too late,
---   t a key of the tenant's is not of its type: nothing is read
+--   a applied, m version moved, s something else is not as expected, c too late,
+--   w another's turn, and the place in line; t a key is not of its type: nothing is read
 --
 -- Types are looked at before anything is written for anybody. A change is then checked to the end before its
 -- first write, and what it writes has been proven to work: keys are of their type, numbers of streams are
@@ -21,7 +21,7 @@
 
 local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
 local me, number, stamp, channel, types, groups = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
-local LATE, EARLY, RESERVED, FORGET, MANY = 2000, 50, 10, 3600000, 40
+local LATE, EARLY, RESERVED, FORGET, MANY = 2000, 50, 100, 3600000, 40
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -94,14 +94,6 @@ local function write(change)
   if change[3] ~= '' then redis.call('PUBLISH', channel, change[3]) end
 end
 
--- Returns what was written down of this process for a tenant: number, verdicts.
-local function before(doc)
-  local kept = redis.call('HGET', doc, 'op:' .. me)
-  if not kept then return 0, '' end
-  local n, letters = string.match(kept, '^(%d+):(%a*):')
-  return tonumber(n), letters
-end
-
 -- Forgets numbers of processes that have long been silent.
 local function forget(doc)
   if redis.call('HLEN', doc) <= MANY then return end
@@ -112,21 +104,45 @@ local function forget(doc)
   end
 end
 
-local function reserved(doc)
-  local kept = redis.call('HGET', doc, 'turn')
-  if not kept then return false end
-  local who, till = string.match(kept, '^(.*):(%d+)$')
-  return who ~= me and tonumber(till) > now
+-- Who may write to a tenant, in turn, where many want to: the first until `till`, then the next as long.
+-- Returns {names} and `till`, without those whose time is up.
+local function line(kept)
+  local names, till = {}, 0
+  for word in string.gmatch(kept or '', '%S+') do names[#names + 1] = word end
+  if #names > 0 then till = tonumber(table.remove(names, 1)) end
+  while #names > 0 and till <= now do
+    table.remove(names, 1)
+    till = till + RESERVED
+  end
+  return names, till
 end
 
-local function settle(doc, changes)
+local function keep_line(doc, names, till)
+  if #names == 0 then
+    redis.call('HDEL', doc, 'line')
+  else
+    redis.call('HSET', doc, 'line', string.format('%.0f ', till) .. table.concat(names, ' '))
+  end
+end
+
+-- Returns this process' place in a line, from 1, after it was put there if it was not.
+local function placed(names)
+  for at, name in ipairs(names) do
+    if name == me then return at end
+  end
+  names[#names + 1] = me
+  return #names
+end
+
+local function settle(doc, changes, kept)
   local letters, answers, wrote = {}, {}, false
-  local waiting = reserved(doc)
+  local names, till = line(kept)
   for i, change in ipairs(changes) do
     local letter, lost = 'c', {}
     if stamp >= now - LATE and stamp <= now + EARLY then
-      if waiting and change[4] >= 0 then
-        letter = 'w'
+      if change[4] >= 0 and names[1] and names[1] ~= me then
+        letter, lost = 'w', { placed(names) }
+        keep_line(doc, names, till)
       else
         letter, lost = verdict(change[1])
       end
@@ -134,16 +150,19 @@ local function settle(doc, changes)
     if letter == 'a' then
       write(change)
       wrote = wrote or #change[2] > 0
-      if change[4] >= 0 then redis.call('HDEL', doc, 'turn') end
+      if change[4] >= 0 and kept then
+        table.remove(names, 1)
+        keep_line(doc, names, now + RESERVED)
+      end
     elseif letter == 'm' and change[4] == 1 then
-      redis.call('HSET', doc, 'turn', me .. ':' .. string.format('%.0f', now + RESERVED))
+      placed(names)
+      keep_line(doc, names, now + RESERVED)
     end
     letters[i] = letter
     answers[i] = { letter, unpack(lost) }
   end
   if wrote then
-    local line = string.format('%.0f:%s:%.0f', number, table.concat(letters), now)
-    redis.call('HSET', doc, 'op:' .. me, line)
+    redis.call('HSET', doc, 'op:' .. me, string.format('%.0f:%s:%.0f', number, table.concat(letters), now))
     forget(doc)
   end
   return answers
@@ -152,8 +171,10 @@ end
 -- Returns the verdicts on a group: as written down, if its number was, else as its changes are settled.
 local function judged(group)
   local doc, answers = KEYS[group[1]], {}
-  local known, letters = before(doc)
-  if known < number then return settle(doc, group[2]) end
+  local kept = redis.call('HMGET', doc, 'op:' .. me, 'line')
+  local known, letters = string.match(kept[1] or '0:', '^(%d+):(%a*)')
+  known = tonumber(known)
+  if known < number then return settle(doc, group[2], kept[2]) end
   for i = 1, #group[2] do
     local first = known == number and string.sub(letters, i, i)
     answers[i] = { first == 'a' and 'a' or (first and 's' or 'c') }

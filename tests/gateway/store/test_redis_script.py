@@ -35,7 +35,7 @@ from tests.contracts.beside import hooked, upload
 from tests.contracts.rig import NOVEMBER, SAID, Rig, attempt, counting, ending, put, submit, take
 from tests.fakes.redis import server
 
-READS = {"HGET", "HEXISTS", "HLEN", "ZSCORE", "XREVRANGE", "TYPE", "TIME"}
+READS = {"HGET", "HMGET", "HEXISTS", "HLEN", "ZSCORE", "XREVRANGE", "TYPE", "TIME"}
 PROBE = """
 local trace, planted = {}, tonumber(ARGV[3])
 local function probe(...)
@@ -90,7 +90,7 @@ class Bench:
         """Run a form of the script on the commit that was kept."""
         packer = Packer(self.names, "me")
         known = {drop.job: Known("ann") for change in self.catch.kept for drop in change.drops}
-        group = packer.group([(change, known, False) for change in self.catch.kept])
+        group = packer.group(self.catch.kept, known)
         room = self.names.room("acme")
         reads = [[numbered(packer.sheet, room, touched(change)) for change in self.catch.kept]]
         ((seconds, micros),) = await self.link.ask([("TIME",)])
@@ -232,14 +232,14 @@ async def test_refusals_tell_what_is(bench: Bench) -> None:
 async def test_reserved_tenants_wait(bench: Bench) -> None:
     """While a tenant is reserved others' commits wait; the holder's goes through and ends it."""
     doc = bench.names.room("acme").t
-    server().say("HSET", doc, "turn", f"another:{10**15}")
+    server().say("HSET", doc, "line", f"{10**15} another")
     text = script("commit").text
-    assert (await bench.call(text, 1))[2] == [[["w"]]]
+    assert (await bench.call(text, 1))[2] == [[["w", 2]]]
     outcome = await bench.catch.backend.commit(bench.catch.kept)
     assert isinstance(outcome[0], Refused)
-    server().say("HSET", doc, "turn", f"me:{10**15}")
+    server().say("HSET", doc, "line", f"{10**15} me")
     assert (await bench.call(text, 2))[2] == [[["a"]]]
-    assert server().say("HEXISTS", doc, "turn") == b":0"
+    assert server().say("HEXISTS", doc, "line") == b":0"
 
 
 async def test_silent_processes_are_forgotten(bench: Bench) -> None:
