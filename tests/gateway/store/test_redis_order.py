@@ -112,18 +112,12 @@ async def test_look_mends_in_steps(many: Processes) -> None:
 
 async def test_look_costs_the_same() -> None:
     """A look asks as much of Redis after many tenants' jobs as before them: two things a shard and line."""
-    links: list[Counting] = []
-
-    def link(url: str) -> Counting:
-        links.append(Counting(url))
-        return links[-1]
-
-    many = Processes(link=link)
-    engine, costs = await many.process(), []
+    many, link = Processes(), Counting(server().url)
+    engine, costs = await many.process(link=link), []
     for tenants in (1, 90):
         await asyncio.gather(*(fill(many, engine, 2, f"t{n}", "batch") for n in range(tenants)))
-        before = links[0].sent
+        before = link.sent
         assert depths(await engine.backlog()) == [0, 2 * tenants + (tenants > 1) * 2]
-        costs.append(links[0].sent - before)
+        costs.append(link.sent - before)
     await many.close()
     assert costs[0] == costs[1] <= 2 * len(PRIORITIES) * SHARDS + 2
