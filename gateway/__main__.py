@@ -332,20 +332,29 @@ def verify(data: Path, config: Path | None) -> None:
     sys.exit(run_verify(kept(config, data, os.environ), Screen()))
 
 
-@command.command(examples=("safelight doctor --data .safelight",))
+@command.command(
+    examples=(
+        "safelight doctor --data .safelight",
+        "safelight doctor --config safelight.yaml --release acme --by alice",
+    )
+)
 @DATA
 @STORED
-def doctor(data: Path, config: Path | None) -> None:
+@click.option("--release", metavar="TENANT", help="Open a tenant that is closed because the store went back.")
+@click.option("--by", default="operator", show_default=True, help="Who opens it, for the trail.")
+def doctor(data: Path, config: Path | None, release: str | None, by: str) -> None:
     """Recompute every balance from ledger and jobs.
 
-    Tells any difference to what is stored. Reads beside a running server and changes nothing. The exit
-    code is 1 where something is found.
+    Tells any difference to what is stored, and tenants that are closed because the store lost some of
+    them, with what was known and what is there. Reads beside a running server and changes nothing but what
+    --release says. The exit code is 1 where something is found.
     """
-    from gateway.cli.examine import run_doctor
+    from gateway.cli.examine import run_doctor, run_release
     from gateway.cli.screen import Screen
     from gateway.cli.sources import kept
 
-    sys.exit(run_doctor(kept(config, data, os.environ), Screen()))
+    of = kept(config, data, os.environ)
+    sys.exit(run_doctor(of, Screen()) if release is None else run_release(of, release, by, Screen()))
 
 
 @command.command()

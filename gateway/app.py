@@ -43,6 +43,7 @@ from gateway.providers import open_adapter
 from gateway.providers.sandbox import HOST, SandboxUpstream
 from gateway.runs import Parts
 from gateway.secrets import Keyring, Secret
+from gateway.store.committer import Hears
 from gateway.store.contract import Leases, Retention
 from gateway.store.engine import Engine
 from gateway.store.opening import How, open_backend
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from gateway.providers.adapter import Adapter
     from gateway.settings import ProviderSettings, Role, Settings
     from gateway.store.backend import Backend
-    from gateway.store.contract import Store
+    from gateway.store.contract import Shut, Store
 
 VERSION: Final = version_of("safelight")
 POLICY_SECONDS: Final = 5.0
@@ -155,9 +156,14 @@ class House:
         return self._choices.behind(open_backend(self.settings.store.place, how))
 
     def _open_store(self) -> None:
-        crash, leases = self._choices.crash, self._choices.leases
-        observe = self.telemetry.committed
-        engine = Engine(self._backend, self.chain, self._ref, crash=crash, observe=observe, leases=leases)
+        engine = Engine(
+            self._backend,
+            self.chain,
+            self._ref,
+            crash=self._choices.crash,
+            leases=self._choices.leases,
+            hears=Hears(self.telemetry.committed, self._rewound),
+        )
         self.store = self._choices.around(engine)
 
     def _open_inputs(self) -> None:
@@ -376,6 +382,9 @@ class House:
         """Return the address links begin with."""
         chosen = self._choices.public_url
         return self._address if chosen is None else chosen()
+
+    def _rewound(self, tenant: str, shut: Shut) -> None:
+        self.telemetry.alarm("store_rewound", tenant=tenant, version=shut.version, found=shut.found)
 
     def _plan_of(self, caller: Caller) -> str | None:
         row = self.book.bundle.tenant(caller.principal.tenant)

@@ -44,6 +44,7 @@ class Record(Struct, frozen=True, omit_defaults=True):
     prompt: str | None = None
     policy: str | None = None
     role: str | None = None
+    tenant: str | None = None
 
 
 _decoder = msgspec.json.Decoder(tuple[Record, ...])

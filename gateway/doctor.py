@@ -8,6 +8,7 @@ read as of one moment.
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway.store.backend import Anchor, Backend, Examined
-    from gateway.store.contract import LedgerRow, TrailLink
+    from gateway.store.contract import LedgerRow, Shut, TrailLink
     from policies.model import Account, Job
 
 PAGE: Final = 500
@@ -31,11 +32,12 @@ PAGE: Final = 500
 class Finding(Struct, frozen=True):
     """One thing to look at: a `difference`, which must not be, or a `flag` a job carries for the operator.
 
+    `closed`: the tenant waits for its operator, because the store lost some of it.
     `of` names what it is about: the tenant, `user <ref>`, `job <id>` or `trail`. No subject stands here.
     """
 
     tenant: str
-    kind: Literal["difference", "flag"]
+    kind: Literal["difference", "flag", "closed"]
     of: str
     detail: str
 
@@ -144,7 +146,19 @@ def findings(tenant: str, of: Examined, chain: Chain) -> list[Finding]:
     found += [
         Finding(tenant, "flag", f"job {job.id}", job.operator_flag) for job in of.jobs if job.operator_flag
     ]
+    if of.state.doc.shut is not None:
+        found.append(Finding(tenant, "closed", "tenant", _lost(of.state.doc.shut)))
     return found
+
+
+def _lost(shut: Shut) -> str:
+    """Say what a process knew of a tenant and what was there instead."""
+    at = datetime.datetime.fromtimestamp(shut.at / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    known = f"version {shut.version} ({shut.head or 'no trail'})"
+    there = f"version {shut.found} ({shut.found_head or 'no trail'})"
+    if shut.job is not None:
+        there += f", job {shut.job} behind what it had been"
+    return f"closed at {at}: the process {shut.by} knew of {known}, and the store had {there}"
 
 
 def _unreadable(of: Examined) -> Iterator[tuple[str, str]]:

@@ -104,9 +104,10 @@ class Problem(Exception):  # noqa: N818 - the field's word (RFC 9457)
 
 
 class Fault(Exception):  # noqa: N818 - a fault is not the caller's error
-    """A part we depend on failed. Carries the code a client is told."""
+    """A part we depend on failed. Carries the code a client is told, and when to ask again, if it is known."""
 
     code = "internal"
+    retry_after_ms: int | None = None
 
 
 class StoreUnavailable(Fault):
@@ -119,6 +120,13 @@ class StoreBusy(Fault):
     """The store is alive and the write lost too many races. Nothing was written."""
 
     code = "store_unavailable"
+
+
+class StoreClosed(Fault):
+    """The store lost what it had confirmed of this tenant: no change is taken until an operator opens it."""
+
+    code = "store_unavailable"
+    retry_after_ms = 30_000
 
 
 class Refusal(Exception):  # noqa: N818 - a start that is refused, not an error of the program

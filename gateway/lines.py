@@ -30,7 +30,7 @@ _NAMES: Final = """
     jobs blobs keys records uploads leases streams batch
     safelight python pid role address port data store providers policy_version concurrency drain_seconds
     endpoint delivery form
-    documents mistakes signal
+    documents mistakes signal found
 """
 FIELDS: Final = frozenset(_NAMES.split())
 """Every field a caller may give. Never a subject, a prompt, a URL: there is no name for them here."""

@@ -150,7 +150,7 @@ class Worker:
                 await self._give_back(claim, parted.after_ms)
         except Fault as fault:
             self._telemetry.event("fault", level="warning", code=fault.code, job=claim.job.id)
-            await self._give_back(claim, BUG_MS)
+            await self._give_back(claim, fault.retry_after_ms or BUG_MS)
         except Exception as bug:  # noqa: BLE001 - one job's bug must not stop the others; it is told
             self._telemetry.bug(bug, job=claim.job.id)
             await self._give_back(claim, BUG_MS)

@@ -66,7 +66,7 @@ def problem_of(error: Exception) -> Problem | None:
         case Problem():
             return error
         case Fault():
-            return Problem(error.code)
+            return Problem(error.code, retry_after_ms=error.retry_after_ms)
         case HTTPException() if error.status_code in _LITESTAR:
             allow = (error.headers or {}).get("allow")
             return Problem(

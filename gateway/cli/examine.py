@@ -1,5 +1,7 @@
 """`safelight audit verify` and `safelight doctor`: the books, read beside a running server.
 
+A tenant that is closed because the store lost some of it is told too, and opened again on an operator's word.
+
 What is right is told in one line with its figures, so that a silent run is never taken for a good one;
 what is wrong, each by itself. A job flagged for the operator is to be looked at and no fault of the books.
 """
@@ -7,6 +9,7 @@ what is wrong, each by itself. A job flagged for the operator is to be looked at
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,7 +18,8 @@ from gateway.cli.screen import Screen
 from gateway.cli.sources import Kept
 from gateway.doctor import Broken, Finding, findings, verify_trail
 from gateway.store.backend import Backend
-from gateway.store.opening import open_to_read
+from gateway.store.engine import Engine
+from gateway.store.opening import How, open_backend, open_to_read
 
 
 def run_verify(kept: Kept, screen: Screen) -> int:
@@ -26,6 +30,27 @@ def run_verify(kept: Kept, screen: Screen) -> int:
 def run_doctor(kept: Kept, screen: Screen) -> int:
     """Recompute every figure, tell the outcome, and return the exit code."""
     return asyncio.run(_doctor(kept, screen))
+
+
+def run_release(kept: Kept, tenant: str, by: str, screen: Screen) -> int:
+    """Open a tenant that was closed because the store lost some of it; return the exit code."""
+    return asyncio.run(_release(kept, tenant, by, screen))
+
+
+async def _release(kept: Kept, tenant: str, by: str, screen: Screen) -> int:
+    me = os.urandom(12).hex()
+    backend = open_backend(kept.store, How(me))
+    engine = Engine(backend, chain_of(kept.secret), lambda: os.urandom(12).hex())
+    try:
+        await engine.start()
+        shut = await engine.reopen(tenant, by)
+    finally:
+        await engine.close()
+    if shut is None:
+        screen.cross(f"{tenant} is not closed")
+        return 1
+    screen.tick(f"{tenant} is open again; what was known above version {shut.found} is taken for lost")
+    return 0
 
 
 async def _verify(kept: Kept, screen: Screen) -> int:
@@ -52,10 +77,12 @@ async def _doctor(kept: Kept, screen: Screen) -> int:
             of = await backend.examine(tenant)
             found += findings(tenant, of, chain)
             jobs, entries, links = jobs + len(of.jobs), entries + len(of.ledger), links + len(of.links)
-    wrong = [finding for finding in found if finding.kind == "difference"]
+    wrong = [finding for finding in found if finding.kind != "flag"]
     for finding in wrong:
         screen.cross(f"{finding.tenant}, {finding.of}: {finding.detail}")
-    if not wrong:
+        if finding.kind == "closed":
+            screen.note(f"once it is looked at: safelight doctor --release {finding.tenant}")
+    if not any(finding.kind == "difference" for finding in wrong):
         figures = ((jobs, "job"), (entries, "ledger entry"), (links, "trail link"))
         told = ", ".join(_many(count, word) for count, word in figures)
         screen.tick(f"the books balance: {_many(len(tenants), 'tenant')}, {told}")

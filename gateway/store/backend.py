@@ -24,6 +24,7 @@ from gateway.store.contract import (
     Page,
     Remains,
     Retention,
+    Shut,
     TrailLink,
 )
 from policies.model import Account, Job, Priority, ServiceKey, Upload
@@ -78,7 +79,8 @@ def anchored(version: int, at: int) -> bytes:
 class TenantDoc(Struct, frozen=True, omit_defaults=True):
     """What is kept of a tenant. `last_now` never goes back; `head` is the trail's newest link.
 
-    `hooks` is the number of endpoints: where it is 0 a job's end looks for none.
+    `hooks` is the number of endpoints: where it is 0 a job's end looks for none. One that is `shut` takes
+    no change but to be opened.
     """
 
     account: Account = Account()
@@ -88,6 +90,16 @@ class TenantDoc(Struct, frozen=True, omit_defaults=True):
     anchor: Anchor | None = None
     f: int = 1
     hooks: int = 0
+    shut: Shut | None = None
+
+
+def story(doc: TenantDoc) -> str:
+    """Return what tells a document from another of the same version: its part with head and instant.
+
+    As it is encoded: whoever compares looks for it in what is stored.
+    """
+    head = f'"head":"{doc.head}",' if doc.head else ""
+    return f'{head}"last_now":{doc.last_now}'
 
 
 class TenantState(Struct, frozen=True):
@@ -172,7 +184,9 @@ class DeliveryPut(Struct, frozen=True):
 class Change(Struct):
     """All that one commit does to one tenant.
 
-    `hushed` are endpoints whose deliveries of before are no longer due; this change's own may be.
+    `hushed` are endpoints whose deliveries of before are no longer due; this change's own may be. `begins`:
+    refused where the tenant is shut, although no version is expected. `gate`: shuts the tenant, or opens it.
+    `story` is that of the document expected: a version is reached twice where a store went back.
     """
 
     tenant: str
@@ -188,6 +202,9 @@ class Change(Struct):
     docs: list[DocPut | DocDrop] = []
     deliveries: list[DeliveryPut] = []
     hushed: list[str] = []
+    begins: bool = False
+    gate: bool = False
+    story: str = ""
 
     @property
     def beside(self) -> bool:
@@ -340,6 +357,11 @@ class Backend(Protocol):
     @property
     def shelf(self) -> Shelf:
         """What it keeps beside the jobs."""
+        ...
+
+    @property
+    def me(self) -> str:
+        """The name of this process."""
         ...
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 ANY: Final = ""
@@ -95,3 +96,21 @@ class Bell:
 
     def __len__(self) -> int:
         return sum(len(watches) for watches in self._watches.values())
+
+
+async def due_in(
+    event: asyncio.Event,
+    next_due: Callable[[], Awaitable[int | None]],
+    now: Callable[[], int],
+    seconds: float,
+) -> None:
+    """Wait for an event, for what is due next by the clock `now`, or for the time to run out."""
+    event.clear()
+    due = await next_due()
+    if due is not None:
+        seconds = min(seconds, max(0.0, (due - now()) / 1000))
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

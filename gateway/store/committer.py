@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from gateway.errors import Fault, StoreBusy, StoreUnavailable
+from gateway.errors import Fault, StoreBusy, StoreClosed, StoreUnavailable
 from gateway.store.backend import Applied, Change, Failed, Loaded, TenantState, UserState, Want
-from gateway.store.contract import Stale
+from gateway.store.contract import Shut, Stale
 from gateway.store.draft import Draft, Missing, Scene, with_docs
-from gateway.store.moves import AttemptMove
+from gateway.store.gate_moves import SYSTEM, ShutMove, rewound
+from gateway.store.memory import Memory
+from gateway.store.moves import AttemptMove, SayMove
 from policies.model import Account, Usage
 from policies.webhooks import Endpoint
 
@@ -37,11 +39,25 @@ KEPT_USERS: Final = 4096
 
 Observe = Callable[[int, float], None]
 """Told the size of each batch and the seconds its commit took."""
+Rewound = Callable[[str, Shut], None]
+"""Told each tenant that was found behind what was known of it, and what that was."""
 _Kept = tuple[TenantState, dict[str, UserState | None], dict[str, Endpoint] | None]
 
 
+class Hears(NamedTuple):
+    """Who hears of what: of batches, of deliveries that were queued, of tenants that went back."""
+
+    observe: Observe
+    rewound: Rewound
+    queued: Callable[[], object] = lambda: None
+
+
+QUIET: Final = Hears(lambda _moves, _seconds: None, lambda _tenant, _shut: None)
+"""Nobody hears."""
+
+
 class Committer:
-    """Moves in, answers out. Runs as a task of the loop it is made on. `queued` hears of deliveries."""
+    """Moves in, answers out. Runs as a task of the loop it is made on."""
 
     def __init__(
         self,
@@ -49,17 +65,16 @@ class Committer:
         chain: Chain,
         bell: Bell,
         mint: Callable[[], str],
-        observe: Observe,
+        hears: Hears,
         seconds: float = COMMIT_SECONDS,
-        queued: Callable[[], object] = lambda: None,
     ) -> None:
         self._backend = backend
         self._chain = chain
         self._bell = bell
         self._mint = mint
-        self._observe = observe
+        self._hears = hears
         self._seconds = seconds
-        self._queued = queued
+        self._memory = Memory(backend.me)
         self._kept: dict[str, _Kept] = {}
         self._waiting: list[TenantMove | AttemptMove] = []
         self._arrived = asyncio.Event()
@@ -112,6 +127,8 @@ class Committer:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 if not self._waiting and not self._closing:
                     self._arrived.clear()
+                if self._memory.gone:
+                    await self._shut()
                 if batch:
                     await self._settle(batch)
         finally:
@@ -139,6 +156,18 @@ class Committer:
             self._give_up(batch, StoreUnavailable("the committer stopped"))
             raise
         self._give_up(left, fault)
+
+    async def _shut(self) -> None:
+        """Close the tenants that went back, and tell whom it concerns; what cannot be told yet stays."""
+        shut: list[tuple[str, Shut]] = list(self._memory.gone.items())
+        moves: list[TenantMove] = [ShutMove(tenant, why) for tenant, why in shut if tenant != SYSTEM]
+        moves += [SayMove(SYSTEM, "", rewound(why, tenant)) for tenant, why in shut]
+        await self._settle([*moves])
+        if [fault for move in moves if (fault := move.done.exception()) is not None]:
+            return
+        for tenant, why in shut:
+            self._memory.closed(tenant)
+            self._hears.rewound(tenant, why)
 
     async def _single_out(self, moves: list[TenantMove | AttemptMove], bug: Exception) -> None:
         """Fail the one call that cannot be written and commit the others, after a batch that broke.
@@ -180,6 +209,7 @@ class Committer:
             return
         for want, loaded in zip(wants, await self._backend.load(wants), strict=True):
             scene = scenes[want.tenant]
+            self._meet(want.tenant, loaded)
             _learn(scene, loaded)
             for subject in want.subjects - loaded.users.keys():
                 scene.users[subject] = None
@@ -200,7 +230,7 @@ class Committer:
         pending: list[_Pending] = []
         for move in left:
             if isinstance(move, AttemptMove):
-                pending += _attempted(move, now)
+                pending += self._attempted(move, now)
             else:
                 groups.setdefault(move.tenant, []).append(move)
         again: list[TenantMove | AttemptMove] = []
@@ -223,7 +253,11 @@ class Committer:
         answers: list[tuple[Any, object]] = []
         late: list[TenantMove] = []
         want = Want(tenant, state=False, subjects=set(), jobs=set(), keys=set())
+        closed = tenant != SYSTEM and (tenant in self._memory.gone or scene.state.doc.shut is not None)
         for move in moves:
+            if closed and not move.gate:
+                _fail(move, StoreClosed("the tenant is closed"))
+                continue
             try:
                 answers.append((move, move.fold(draft)))
             except Missing as missing:
@@ -254,9 +288,10 @@ class Committer:
             elif isinstance(outcome, Failed):
                 self._give_up([move for move, _answer in each.answers], outcome.why)
             else:
+                self._meet(each.change.tenant, outcome.loaded)
                 again += _refused(scenes, each, outcome.loaded, outcome.fenced)
                 counts |= not outcome.barred
-        self._observe(sum(len(each.answers) for each in pending), took)
+        self._hears.observe(sum(len(each.answers) for each in pending), took)
         return again, counts
 
     def _applied(self, scenes: dict[str, Scene], each: _Pending, *, shared: bool) -> None:
@@ -278,16 +313,47 @@ class Committer:
                 self._kept.pop(change.tenant, None)
             else:
                 self._keep(change.tenant, scene)
+            self._memory.keep(change.tenant, change.state)
+        self._memory.put(change.puts)
         for move, answer in each.answers:
             _tell(move, answer)
         for put in change.puts:
             self._bell.ring(change.tenant, put.job.subject, put.job.id)
         if change.deliveries:
-            self._queued()
+            self._hears.queued()
+
+    def _meet(self, tenant: str, loaded: Loaded) -> None:
+        """Compare what is there with what is known; what a tenant that went back was kept for is over."""
+        known = tenant in self._memory.gone
+        if self._memory.meet(tenant, loaded):
+            self._kept.pop(tenant, None)
+            if not known:
+                self._arrived.set()
+
+    def _attempted(self, move: AttemptMove, now: int) -> list[_Pending]:
+        try:
+            change = move.attempt(now)
+        except Exception as bug:  # noqa: BLE001 - as in a fold: one call's bug is that call's answer
+            _fail(move, bug)
+            return []
+        if isinstance(change, Stale):
+            _tell(move, change)
+            return []
+        if change.begins and move.tenant in self._memory.gone:
+            _fail(move, StoreClosed("the tenant is closed"))
+            return []
+        if move.job is not None:
+            self._memory.hold(move.job)
+        return [_Pending(change, [(move, move.answer(change))])]
 
     def _keep(self, tenant: str, scene: Scene) -> None:
-        """Keep what is now known of a tenant, within bounds; the longest untouched goes first."""
+        """Keep what is now known of a tenant, within bounds; the longest untouched goes first.
+
+        Of one that is shut nothing is kept: nobody tells when it is opened.
+        """
         self._kept.pop(tenant, None)
+        if scene.state.doc.shut is not None:
+            return
         users = scene.users if len(scene.users) <= KEPT_USERS else {}
         self._kept[tenant] = (scene.state, users, scene.endpoints)
         if len(self._kept) > KEPT_TENANTS:
@@ -320,18 +386,6 @@ def _fail(move: TenantMove | AttemptMove, error: Exception) -> None:
         move.done.set_exception(error)
 
 
-def _attempted(move: AttemptMove, now: int) -> list[_Pending]:
-    try:
-        change = move.attempt(now)
-    except Exception as bug:  # noqa: BLE001 - as in a fold: one call's bug is that call's answer
-        _fail(move, bug)
-        return []
-    if isinstance(change, Stale):
-        _tell(move, change)
-        return []
-    return [_Pending(change, [(move, move.answer(change))])]
-
-
 def _refused(
     scenes: dict[str, Scene], each: _Pending, loaded: Loaded, fenced: frozenset[str]
 ) -> list[TenantMove | AttemptMove]:
@@ -344,6 +398,9 @@ def _refused(
         job = loaded.jobs.get(move.claim.job.id)
         if fenced:
             _tell(move, Stale(job))
+            return []
+        if loaded.state is not None and loaded.state.doc.shut is not None:
+            _fail(move, StoreClosed("the tenant is closed"))
             return []
         move.job = job
         return [move]

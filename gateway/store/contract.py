@@ -261,6 +261,21 @@ class Retention(Struct, frozen=True):
     deliveries_ms: int = 30 * 24 * 3_600_000
 
 
+class Shut(Struct, frozen=True, omit_defaults=True):
+    """Why a tenant is closed: the process `by` knew of a `version` and `head` that the store had lost.
+
+    `found` is what was there instead; `job` is one whose version went back, if that showed it.
+    """
+
+    at: int
+    by: str
+    version: int = 0
+    head: str = ""
+    found: int = 0
+    found_head: str = ""
+    job: str | None = None
+
+
 class Watch(Protocol):
     """A subscription: told which jobs changed. Registered before anything is read, so nothing is missed."""
 
@@ -379,6 +394,13 @@ class Store(Keys, Uploads, Hooks, Protocol):
 
     async def append_audit(self, tenant: str, subject: str, record: Record) -> None:
         """Tell the trail something that changed nothing else."""
+        ...
+
+    async def reopen(self, tenant: str, by: str) -> Shut | None:
+        """Open a tenant that was closed because the store lost some of it; return why, None if it was not.
+
+        A closed tenant can be read; what would change it raises `StoreClosed`. `by` is told the trail.
+        """
         ...
 
     async def audit_page(

@@ -31,6 +31,7 @@ from gateway.store.backend import (
     Want,
     encode_doc,
     encode_job,
+    story,
 )
 from gateway.store.contract import LedgerRow, Remains, TrailLink
 from policies import webhooks
@@ -38,6 +39,7 @@ from policies.model import Account, Entry, Usage
 from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
+    from gateway.store.contract import Shut
     from policies.model import Job
 
 Mint = Callable[[], str]
@@ -90,6 +92,8 @@ class Draft:
         self._docs: dict[tuple[Kind, str], DocPut | DocDrop] = {}
         self._deliveries: dict[str, DeliveryPut] = {}
         self._hushed: list[str] = []
+        self._gate = False
+        self._above = 0
 
     def user(self, subject: str) -> UserState:
         """Return a user's figures; one never seen gets a reference now."""
@@ -245,6 +249,12 @@ class Draft:
     def _forget(self, of: Callable[[Delivery], bool]) -> None:
         self._deliveries = {name: put for name, put in self._deliveries.items() if not of(put.delivery)}
 
+    def shut(self, why: Shut | None) -> None:
+        """Close the tenant, at a version above all that is known to be lost, or open it."""
+        self.tenant_doc = replace(self.tenant_doc, shut=why)
+        self._above = 0 if why is None else why.version
+        self._gate = self.wrote = True
+
     def say(self, subject: str | None, record: Record) -> None:
         """Add a line to the trail; equal denials of one caller become one line with a count."""
         ref = self.user(subject).ref if subject else ""
@@ -260,20 +270,22 @@ class Draft:
 
     def seal(self, chain: Chain) -> Change:
         """Return the change this draft amounts to: the tenant's next version, or a check of this one."""
+        before = self.scene.state
         if not self.wrote:
-            return Change(tenant=self.tenant, now=self.now, expect=self.scene.state.version)
-        version = self.scene.state.version + 1
+            return Change(tenant=self.tenant, now=self.now, expect=before.version, story=story(before.doc))
+        version = max(before.version, self._above) + 1
         head, link = self.tenant_doc.head, None
         if self._records:
             rows = encode(self._records)
             head = chain.link(head or genesis(self.tenant), rows)
             link = TrailLink(version, self.now, head, rows)
-        before = self.tenant_doc
-        doc = TenantDoc(self.account, head, self.now, before.epoch, before.anchor, before.f, before.hooks)
+        of = self.tenant_doc
+        kept = of.epoch, of.anchor, of.f, of.hooks, of.shut
+        doc = TenantDoc(self.account, head, self.now, *kept)
         return Change(
             tenant=self.tenant,
             now=self.now,
-            expect=version - 1,
+            expect=before.version,
             state=TenantState(version, doc),
             users=self._users,
             puts=list(self._puts.values()),
@@ -284,6 +296,8 @@ class Draft:
             docs=list(self._docs.values()),
             deliveries=list(self._deliveries.values()),
             hushed=self._hushed,
+            gate=self._gate,
+            story=story(before.doc),
         )
 
 

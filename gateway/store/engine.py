@@ -8,14 +8,14 @@ batches, not longer queues. Reads go to the back end. Waiters are woken by name 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, News, anchored
-from gateway.store.bell import Bell
-from gateway.store.committer import COMMIT_SECONDS, Committer, Observe
+from gateway.store.bell import Bell, due_in
+from gateway.store.committer import COMMIT_SECONDS, QUIET, Committer, Hears
 from gateway.store.contract import (
     Begun,
     Claim,
@@ -28,14 +28,17 @@ from gateway.store.contract import (
     Recorded,
     Remains,
     Retention,
+    Shut,
     Stale,
     Swept,
     TrailLink,
     Watch,
 )
+from gateway.store.gate_moves import SYSTEM, ReopenMove, reopened
 from gateway.store.moves import (
     AnchorMove,
     AttemptMove,
+    BeginMove,
     CancelMove,
     CountMove,
     DropMove,
@@ -78,7 +81,7 @@ class Engine:
         mint: Callable[[], str],
         *,
         crash: Hook = nowhere,
-        observe: Observe = lambda _moves, _seconds: None,
+        hears: Hears = QUIET,
         seconds: float = COMMIT_SECONDS,
         leases: Leases = LEASES,
     ) -> None:
@@ -90,7 +93,8 @@ class Engine:
         self._bell = Bell()
         self._outbox = asyncio.Event()
         self._busy: Sequence[str] = ()
-        self._committer = Committer(backend, chain, self._bell, mint, observe, seconds, self._outbox.set)
+        hears = hears._replace(queued=self._outbox.set)
+        self._committer = Committer(backend, chain, self._bell, mint, hears, seconds)
         self._send = self._committer.send
         self._due = asyncio.Event()
         self._owed = 0
@@ -145,7 +149,7 @@ class Engine:
 
     async def begin_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
         """Write an attempt down, durably, before it is sent."""
-        move = AttemptMove(claim, lambda job, now: lifecycle.began(job, attempt, now), self._leased_until)
+        move = BeginMove(claim, attempt, self._leased_until)
         return await self._send(move)  # type: ignore[no-any-return]
 
     async def note_attempt(self, claim: Claim, attempt: Attempt) -> Begun | Stale:
@@ -183,6 +187,13 @@ class Engine:
         margin = self._leases.attempt_margin_ms
         calls = [a.deadline_at + margin for a in job.attempts if a.open and a.upstream_id is None]
         return max([now + self._leases.job_ms, *calls])
+
+    async def reopen(self, tenant: str, by: str) -> Shut | None:
+        """Open a closed tenant again; return why it was closed, None where it was not."""
+        shut: Shut | None = await self._send(ReopenMove(tenant, by))
+        if shut is not None:
+            await self._send(SayMove(SYSTEM, by, reopened(tenant)))
+        return shut
 
     async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:
         """Lease due jobs, tenants in turn, of both lines as `order` shares places out.
@@ -349,7 +360,9 @@ class Engine:
         """
         if self._outbox.is_set():
             self._busy = ()
-        await self._until(self._outbox, lambda: self.backend.shelf.next_due(self._busy), seconds)
+        await due_in(
+            self._outbox, lambda: self.backend.shelf.next_due(self._busy), self.backend.clock, seconds
+        )
 
     # -- verbs that read -----------------------------------------------------------------------------
 
@@ -387,21 +400,7 @@ class Engine:
 
     async def work_due(self, seconds: float) -> None:
         """Return when there may be something to claim, or when the time ran out."""
-        await self._until(self._due, self.backend.next_due, seconds)
-
-    async def _until(
-        self, event: asyncio.Event, next_due: Callable[[], Awaitable[int | None]], seconds: float
-    ) -> None:
-        """Wait for an event, for what is due next, or for the time to run out."""
-        event.clear()
-        due = await next_due()
-        if due is not None:
-            seconds = min(seconds, max(0.0, (due - self.backend.clock()) / 1000))
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            return
+        await due_in(self._due, self.backend.next_due, self.backend.clock, seconds)
 
     async def backlog(self) -> order.Backlog:
         """Return what is due and nobody works on, over all tenants."""

@@ -14,17 +14,21 @@ from gateway.store.backend import KEYS_KEPT_MS, Change, Want
 class Stored(NamedTuple):
     """What is stored of all that a commit touches. What is absent is not in it."""
 
-    tenants: dict[str, int]
+    tenants: dict[str, tuple[int, str]]
     jobs: dict[tuple[str, str], int]
     fences: dict[tuple[str, str], int]
     keys: dict[tuple[str, str, str], int]
     deliveries: dict[tuple[str, str], int]
+    shut: frozenset[str] = frozenset()
 
 
 def verdict(change: Change, stored: Stored, taken: set[tuple[str, str]]) -> frozenset[str] | None:
     """Return None for a change that may be written, else whose lease is lost (maybe nobody's)."""
     tenant = change.tenant
-    if change.expect is not None and stored.tenants.get(tenant, 0) != change.expect:
+    version, doc = stored.tenants.get(tenant, (0, change.story))
+    if change.expect is not None and (version != change.expect or change.story not in doc):
+        return frozenset()
+    if change.begins and tenant in stored.shut:
         return frozenset()
     for (subject, key), row in change.keys.items():
         at = stored.keys.get((tenant, subject, key))
@@ -45,7 +49,7 @@ def touched(change: Change) -> Want:
     """Return what a refused change's moves will want to know."""
     return Want(
         change.tenant,
-        state=change.expect is not None,
+        state=change.expect is not None or change.begins,
         subjects=set(change.users),
         jobs={put.job.id for put in change.puts} | {drop.job for drop in change.drops},
         keys=set(change.keys),

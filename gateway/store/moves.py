@@ -36,7 +36,7 @@ from gateway.store.contract import (
     Submitted,
 )
 from policies import lifecycle, quota
-from policies.model import Deny, Job, JobState, Usage
+from policies.model import Attempt, Deny, Job, JobState, Usage
 
 if TYPE_CHECKING:
     from gateway.audit import Record
@@ -55,6 +55,7 @@ class TenantMove(Protocol):
 
     tenant: str
     done: asyncio.Future[object]
+    gate: bool
 
     def wants(self, want: Want) -> None:
         """Say what must be known before the fold."""
@@ -66,7 +67,12 @@ class TenantMove(Protocol):
 
 
 class Move:
-    """What all moves have: a tenant, somebody who waits, and perhaps a subject."""
+    """What all moves have: a tenant, somebody who waits, and perhaps a subject.
+
+    `gate`: it is taken of a tenant that is closed too.
+    """
+
+    gate = False
 
     def __init__(self, tenant: str, subject: str | None = None) -> None:
         self.tenant = tenant
@@ -364,6 +370,8 @@ class AnchorMove(Move):
 class AttemptMove:
     """Change one leased job and nothing else: no money, no trail, no tenant version."""
 
+    begins = False
+
     def __init__(
         self, claim: Claim, change: Callable[[Job, int], Job], due: Callable[[Job, int], int]
     ) -> None:
@@ -380,11 +388,20 @@ class AttemptMove:
             return Stale(self.job)
         job = self._change(self.job, now)
         put = JobPut(job, encode_job(job), self.job.version, self.claim.fence, self.due(job, now))
-        return Change(tenant=self.tenant, now=now, puts=[put])
+        return Change(tenant=self.tenant, now=now, puts=[put], begins=self.begins)
 
     def answer(self, change: Change) -> Begun:
         """Return what the caller is told once the change is durable."""
         return Begun(change.puts[0].job)
+
+
+class BeginMove(AttemptMove):
+    """Write an attempt down. Refused where the tenant is closed."""
+
+    begins = True
+
+    def __init__(self, claim: Claim, attempt: Attempt, due: Callable[[Job, int], int]) -> None:
+        super().__init__(claim, lambda job, now: lifecycle.began(job, attempt, now), due)
 
 
 def _tell(draft: Draft, news: Sequence[Delivery]) -> bool:

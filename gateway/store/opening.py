@@ -51,7 +51,8 @@ def open_backend(place: Place, how: How) -> Backend:
     if place.file is not None:
         from gateway.store.sqlite import SqliteBackend
 
-        return SqliteBackend(place.file, how.clock or _now, crash=how.crash, unreadable=how.unreadable)
+        told = how.unreadable
+        return SqliteBackend(place.file, how.clock or _now, crash=how.crash, me=how.me, unreadable=told)
     from gateway.store.redis import RedisBackend
 
     return RedisBackend(place, how)

@@ -69,6 +69,7 @@ class RedisBackend:
         link: Link | None = None,
     ) -> None:
         time = time or StoreTime(steady_us, wall_us)
+        self.me = how.me
         link = link or Link(place.url, password=None if place.password is None else place.password())
         self._site = Site(link, Names(prefix), how.me, time, how.unreadable)
         self.clock = how.clock or time

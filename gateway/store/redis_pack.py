@@ -154,7 +154,9 @@ class Packer:
     def _checks(self, room: Room, change: Change, known: dict[str, Known]) -> Iterator[Check]:
         sheet = self.sheet
         if change.expect is not None:
-            yield ["v", sheet(room.t, "hash"), change.expect, 1]
+            yield ["v", sheet(room.t, "hash"), change.expect, 1, change.story]
+        if change.begins:
+            yield ["o", sheet(room.t, "hash")]
         for (subject, key), row in change.keys.items():
             if not row.over:
                 yield ["k", sheet(room.key(subject, key)[0], "hash"), change.now - KEYS_KEPT_MS]
@@ -185,6 +187,8 @@ class Packer:
         state, shard = change.state, self._names.shards[room.shard]
         assert state is not None  # noqa: S101 - for the type checker
         writes.hset(room.t, "v", state.version, "d", _text(state.doc))
+        if change.gate:
+            writes.hset(room.t, "shut", int(state.doc.shut is not None))
         if change.expect == 0:
             writes.sadd(shard.tenants, room.tenant)
         for subject, user in change.users.items():

@@ -26,7 +26,11 @@ KINDS: Final[dict[Priority, str]] = {"interactive": "job", "batch": "batch"}
 TURNS: Final[dict[Priority, str]] = {"interactive": "turns", "batch": "batch_turns"}
 """The table of a line's turns."""
 
-TENANT_VERSIONS: Final = "SELECT tenant, v FROM tenants WHERE tenant IN (SELECT value FROM json_each(?))"
+TENANT_VERSIONS: Final = "SELECT tenant, v, d FROM tenants WHERE tenant IN (SELECT value FROM json_each(?))"
+SHUT: Final = (
+    "SELECT tenant FROM tenants WHERE tenant IN (SELECT value FROM json_each(?))"
+    " AND d ->> '$.shut' IS NOT NULL"
+)
 VERSIONS: Final = (
     "SELECT tenant, id, v FROM jobs WHERE (tenant, id) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
 )

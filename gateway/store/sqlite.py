@@ -70,9 +70,11 @@ class SqliteBackend:
         *,
         crash: Hook = nowhere,
         read_only: bool = False,
+        me: str = "",
         unreadable: Callable[[str], None] = lambda _job: None,
     ) -> None:
         self.clock = clock
+        self.me = me
         self._crash = crash
         self._reading = Reading(unreadable)
         self._closed = False
@@ -344,12 +346,14 @@ class SqliteBackend:
         leased = [(c.tenant, put.job.id) for c in changes for put in c.puts if put.fence is not None]
         keys = [(c.tenant, subject, key) for c in changes for subject, key in c.keys]
         told = [(c.tenant, put.delivery.id) for c in changes for put in c.deliveries]
+        begun = [change.tenant for change in changes if change.begins]
         return Stored(
-            tenants=dict(self._found(rows.TENANT_VERSIONS, tenants)),
+            tenants={tenant: (v, d) for tenant, v, d in self._found(rows.TENANT_VERSIONS, tenants)},
             jobs={(tenant, job): v for tenant, job, v in self._found(rows.VERSIONS, jobs)},
             fences={(tenant, job): fence for tenant, job, fence in self._found(rows.FENCES, leased)},
             keys={(tenant, subject, key): at for tenant, subject, key, at in self._found(rows.KEYS_AT, keys)},
             deliveries={(tenant, n): fence for tenant, n, fence in self._found(shelf_rows.FENCES, told)},
+            shut=frozenset(tenant for (tenant,) in self._found(rows.SHUT, begun)),
         )
 
     def _found(self, sql: str, names: Sequence[object]) -> list[rows.Row]:

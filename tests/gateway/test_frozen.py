@@ -21,7 +21,7 @@ from gateway.policy import read_bundle
 from gateway.providers import KINDS
 from gateway.secrets import Keyring, Secret
 from gateway.store.backend import Anchor, TenantDoc, anchored, decode_job, encode_doc, encode_job
-from gateway.store.contract import LedgerRow
+from gateway.store.contract import LedgerRow, Shut
 from policies.bundle import Bundle
 from policies.model import (
     Account,
@@ -135,6 +135,9 @@ def texts() -> dict[str, str]:
         "job": encode_job(WHOLE_JOB),
         "small job": encode_job(Job(UUID, "acme", "ann", JobRequest(prompt="p"))),
         "tenant": msgspec.json.encode(doc).decode(),
+        "closed tenant": msgspec.json.encode(
+            TenantDoc(shut=Shut(AT, "p", 9, "k1.ab", 3, "k1.aa", UUID))
+        ).decode(),
         "new tenant": msgspec.json.encode(TenantDoc()).decode(),
         "user": msgspec.json.encode(Account(granted=None)).decode(),
         "next request": f'"{wire.dump(request).hex()}"',

@@ -60,7 +60,12 @@ end
 
 -- What a change expects: {kind, key, ...}. Returns whether it is so.
 local expects = {
-  v = function(c) return figure(c[2], 'v') == c[3] end,                       -- version of tenant or job
+  v = function(c)                                                             -- version, of a tenant its story too
+    if not c[5] then return figure(c[2], 'v') == c[3] end
+    local kept = redis.call('HMGET', c[2], 'v', 'd')
+    if (tonumber(kept[1] or 0) or 0) ~= c[3] then return false end
+    return not kept[2] or string.find(kept[2], c[5], 1, true) ~= nil
+  end,
   k = function(c)                                                             -- key free, or run out by then
     local at = redis.call('HGET', c[2], 'a')
     return not at or tonumber(at) <= c[3]
@@ -69,6 +74,7 @@ local expects = {
   e = function(c) return redis.call('HEXISTS', c[2], c[3]) == c[4] end,       -- there, or not
   n = function(c) return redis.call('HLEN', c[2]) == c[3] end,                -- as many as were seen
   q = function(c) return not redis.call('ZSCORE', c[2], c[3]) end,            -- no longer due
+  o = function(c) return figure(c[2], 'shut') == 0 end,                       -- the tenant is not shut
   x = function(c) return above(c[2], c[3]) end,                               -- stream is below
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli.examine import run_doctor, run_verify
+from gateway.cli.examine import run_doctor, run_release, run_verify
 from gateway.cli.inprocess import Inprocess
 from gateway.cli.screen import Screen
 from gateway.cli.sources import Kept, kept
@@ -85,3 +85,24 @@ def test_flags_are_no_fault(books: Kept) -> None:
     assert doctor == 0
     assert words.splitlines()[1].startswith("  to look at: demo, job ")
     assert words.endswith("outcome_unknown\n")
+
+
+def test_closed_tenants_are_told_and_opened(books: Kept) -> None:
+    """A closed tenant fails the doctor, with what was known and what is there, until it is released, once."""
+    shut = '{"at":1793534400000,"by":"p1","version":9,"head":"k.ab","found":1,"found_head":"k.cd","job":"j"}'
+    changed(books, f"UPDATE tenants SET d = json_set(d, '$.shut', json('{shut}'))")
+    _, (doctor, words) = told(books)
+    assert doctor == 1
+    first, hint, *_ = words.splitlines()
+    assert first == (
+        "✗ demo, tenant: closed at 2026-11-01 12:00:00 UTC: the process p1 knew of version 9 (k.ab),"
+        " and the store had version 1 (k.cd), job j behind what it had been"
+    )
+    assert hint == "  once it is looked at: safelight doctor --release demo"
+    outs = io.StringIO(), io.StringIO()
+    assert run_release(books, "demo", "alice", Screen(outs[0])) == 0
+    assert run_release(books, "demo", "alice", Screen(outs[1])) == 1
+    assert outs[0].getvalue().startswith("✓ demo is open again")
+    assert outs[1].getvalue() == "✗ demo is not closed\n"
+    _, (doctor, words) = told(books)
+    assert (doctor, "closed" in words) == (0, False)

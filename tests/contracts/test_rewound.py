@@ -1,0 +1,245 @@
+"""A store that lost what it had confirmed: who notices, what is closed, and how it is opened again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway import doctor
+from gateway.audit import Record, decode
+from gateway.errors import StoreClosed, StoreUnavailable
+from gateway.store.backend import Want
+from gateway.store.contract import Begun, Claim, Found, Recorded, Shut, Submitted
+from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.gate_moves import SYSTEM
+from policies import quota
+from policies.model import Job, Usage
+from tests.contracts.rig import NOVEMBER, OPENERS, SAID, attempt, counting, ending, put, rounds, submit, take
+from tests.contracts.swapped import TwoStories
+
+LINE = Record(action="x")
+Verb = Callable[[TwoStories, Job], Awaitable[object]]
+
+
+@pytest.fixture(params=sorted(OPENERS))
+async def two(request: pytest.FixtureRequest, place: Path) -> AsyncIterator[TwoStories]:
+    """A store, and what it will go back to."""
+    made = TwoStories(request.param, place)
+    await made.open()
+    yield made
+    await made.close()
+
+
+def give(usage: Usage, _now: int) -> quota.Posted:
+    """Give nothing: what is posted does not matter here."""
+    return quota.Posted(usage, ())
+
+
+VERBS: dict[str, Verb] = {
+    "submit": lambda two, _job: submit(two.store, two.rig.job()),
+    "cancel": lambda two, job: two.store.cancel("acme", job.id, counting(), SAID),
+    "count": lambda two, _job: two.store.count("acme", "ann", counting()),
+    "grant": lambda two, _job: two.store.grant("acme", None, give, "g", SAID),
+    "say": lambda two, _job: two.store.append_audit("acme", "ann", LINE),
+}
+
+
+async def of(store: Engine, tenant: str = "acme") -> Shut | None:
+    """Return why a tenant is closed."""
+    (loaded,) = await store.backend.load([Want(tenant)])
+    assert loaded.state is not None
+    return loaded.state.doc.shut
+
+
+async def lines(store: Engine, tenant: str) -> list[Record]:
+    """Return the lines of a trail, oldest first."""
+    return [line for link in await store.audit_page(tenant, order="up") for line in decode(link.rows)]
+
+
+async def noticed(two: TwoStories, store: Engine | None = None) -> Shut | None:
+    """Have an engine meet what is there, twice: by the second time it is written down. Return the mark."""
+    for _ in range(2):
+        with pytest.raises(StoreClosed):
+            await submit(store or two.store, two.rig.job())
+    return await of(two.older)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+async def test_lower_version_closes_tenant(two: TwoStories, verb: str) -> None:
+    """Whatever meets a version below the known one is refused, changes nothing, and closes the tenant."""
+    (job,) = await two.both()
+    lost = [await put(two.store, two.rig.job()) for _ in range(3)]
+    known, me = (await two.store.audit_page("acme"))[0], two.under.me
+    before = await two.older.usage("acme", "ann")
+    there = (await two.older.audit_page("acme"))[0]
+    two.go_back()
+    with pytest.raises(StoreClosed):
+        await VERBS[verb](two, job)
+    with pytest.raises(StoreClosed):
+        await VERBS[verb](two, job)
+    assert await two.store.usage("acme", "ann") == before
+    assert (known.version, there.version) == (4, 1)
+    want = Shut(NOVEMBER, me, 4, known.head, 1, there.head)
+    assert await of(two.older) == want
+    assert [(tenant, why.version, why.found) for tenant, why in two.told] == [("acme", 4, 1)]
+    assert await two.older.get_job("acme", lost[0].id, "ann") is None
+
+
+async def test_unknown_tenant_closes_too(two: TwoStories) -> None:
+    """A tenant of whom the store knows nothing any more is closed as others are."""
+    await put(two.store, two.rig.job())
+    two.go_back()
+    shut = await noticed(two)
+    assert shut is not None
+    assert (shut.version, shut.found, shut.found_head) == (1, 0, "")
+    assert await doctor.examine(two.older.backend, two.rig.chain) != []
+
+
+async def test_other_story_closes_tenant(two: TwoStories) -> None:
+    """The version that is known, reached on another way, is no less a loss."""
+    await two.both()
+    await put(two.store, two.rig.job())
+    two.rig.clock.forward(1)
+    await put(two.older, two.rig.job())
+    two.go_back()
+    shut = await noticed(two)
+    assert shut is not None
+    assert (shut.version, shut.found) == (2, 2)
+    assert shut.head != shut.found_head
+
+
+async def test_faults_forget_nothing(two: TwoStories) -> None:
+    """A commit of which nobody knows what became of it takes away nothing of what is known."""
+    await two.both()
+    await put(two.store, two.rig.job())
+    two.under.failing = {two.under.commits + 1}
+    with pytest.raises(StoreUnavailable):
+        await submit(two.store, two.rig.job())
+    two.go_back()
+    await noticed(two)
+
+
+async def test_closing_is_tried_again(two: TwoStories) -> None:
+    """Where a tenant cannot be closed at once nothing is admitted meanwhile, and it is closed after."""
+    await two.both()
+    await put(two.store, two.rig.job())
+    two.go_back()
+    two.under.failing = {two.under.commits + 2}  # the first finds it, the next closes
+    with pytest.raises(StoreClosed):
+        await submit(two.store, two.rig.job())
+    await rounds()
+    assert await noticed(two) is not None
+    assert not two.under.failing
+    assert len(two.told) == 1
+
+
+async def test_job_that_went_back_closes(two: TwoStories) -> None:
+    """An attempt that was begun and is lost closes the tenant, although its version never moved."""
+    await two.both()
+    (claim,) = await take(two.store)
+    begun = await two.store.begin_attempt(claim, attempt())
+    assert isinstance(begun, Begun)
+    await take(two.older)
+    two.go_back()
+    with pytest.raises(StoreClosed):
+        await two.store.record(Claim(begun.job, claim.fence), ending(1), SAID)
+    shut = await noticed(two)
+    assert shut is not None
+    assert shut.job == claim.job.id
+    found = await two.older.get_job("acme", claim.job.id, "ann")
+    assert found is not None
+    assert found.job.state == "queued"
+
+
+async def test_closed_tenant_begins_nothing(two: TwoStories) -> None:
+    """Of a closed tenant no attempt is begun, by whatever process; what came of earlier ones is kept."""
+    await two.both(2)
+    await put(two.store, two.rig.job())
+    running, waiting = await take(two.older, 2)
+    begun = await two.older.begin_attempt(running, attempt())
+    assert isinstance(begun, Begun)
+    two.go_back()
+    await noticed(two)
+    with pytest.raises(StoreClosed):
+        await two.older.begin_attempt(waiting, attempt())
+    noted = await two.older.note_attempt(Claim(begun.job, running.fence), attempt(upstream_id="u"))
+    assert isinstance(noted, Begun)
+    with pytest.raises(StoreClosed):
+        await two.older.record(Claim(noted.job, running.fence), ending(1), SAID)
+    assert await two.older.renew([running, waiting], LEASE_MS) == frozenset()
+
+
+async def test_other_tenants_go_on(two: TwoStories) -> None:
+    """Only what went back is closed; it can be read, and the others are as ever."""
+    (job,) = await two.both()
+    await two.both(tenant="other")
+    await put(two.store, two.rig.job())
+    two.go_back()
+    await noticed(two)
+    assert isinstance(await submit(two.store, two.rig.job("other")), Submitted)
+    assert await of(two.older, "other") is None
+    found = await two.store.get_job("acme", job.id, "ann")
+    assert isinstance(found, Found)
+    assert found.usage.user.held == 10
+
+
+async def test_reopened_tenant_goes_on(two: TwoStories) -> None:
+    """An operator opens it, once; its versions pass all that are lost; both trails say who and what."""
+    await two.both()
+    for _ in range(5):
+        await put(two.store, two.rig.job())
+    two.go_back()
+    await noticed(two)
+    (finding,) = await doctor.examine(two.older.backend, two.rig.chain)
+    assert (finding.tenant, finding.kind) == ("acme", "closed")
+    assert "knew of version 6" in finding.detail
+    shut = await two.older.reopen("acme", "operator")
+    assert shut is not None
+    assert await two.older.reopen("acme", "operator") is None
+    assert isinstance(await submit(two.store, two.rig.job()), Submitted)
+    assert isinstance(await submit(two.older, two.rig.job()), Submitted)
+    assert await doctor.examine(two.older.backend, two.rig.chain) == []
+    mine = [(line.action, line.count) for line in await lines(two.older, "acme")][1:3]
+    assert mine == [("store.rewound", 5), ("store.reopen", 1)]
+    by = await two.older.ref_of(SYSTEM, "operator")
+    ours = [(line.action, line.tenant, line.ref) for line in await lines(two.older, SYSTEM)]
+    assert ours == [("store.rewound", "acme", ""), ("store.reopen", "acme", by)]
+    versions = [link.version for link in await two.older.audit_page("acme", order="up")]
+    assert versions == [1, 7, 8, 9, 10]
+    (claim,) = await take(two.older)
+    begun = await two.older.begin_attempt(claim, attempt())
+    assert isinstance(begun, Begun)
+    ended = await two.older.record(Claim(begun.job, claim.fence), ending(1), SAID)
+    assert isinstance(ended, Recorded)
+
+
+async def test_who_knew_more_is_written_down(two: TwoStories) -> None:
+    """Of several processes that notice, the mark is that of the one which knew most."""
+    await two.both()
+    await put(two.store, two.rig.job())
+    two.rig.clock.forward(1)
+    other = Engine(two.under, two.rig.chain, lambda: "0" * 32)
+    await other.usage("acme", "ann")
+    assert isinstance(await submit(other, two.rig.job()), Submitted)
+    two.go_back()
+    first = await noticed(two)
+    then = await noticed(two, other)
+    assert first is not None
+    assert then is not None
+    assert (first.version, then.version) == (2, 3)
+
+
+async def test_own_trail_is_never_closed(two: TwoStories) -> None:
+    """The trail in which losses stand goes on from where it is when it was lost itself."""
+    await two.older.append_audit(SYSTEM, "", LINE)
+    for _ in range(3):
+        await two.store.append_audit(SYSTEM, "", LINE)
+    two.go_back()
+    await two.store.append_audit(SYSTEM, "", LINE)
+    await two.store.append_audit(SYSTEM, "", LINE)
+    assert [tenant for tenant, _why in two.told] == [SYSTEM]
+    assert await of(two.older, SYSTEM) is None
+    actions = [line.action for line in await lines(two.older, SYSTEM)]
+    assert sorted(actions) == ["store.rewound", "x", "x", "x"]
