@@ -28,7 +28,7 @@ from gateway.dialects.zod import Body, Issue, sentence
 from gateway.errors import CATALOGUE, Problem
 from gateway.inputs import MOST_BYTES
 from gateway.manners import Manner
-from policies import ids
+from policies import ids, prompts
 from policies.access import Action
 from policies.model import InputRef, Job, JobRequest, JobState, Quality
 
@@ -77,7 +77,7 @@ Link = Callable[[Job, str], str]
 
 def request_of(body: Body) -> JobRequest:
     """Return what a body asks for, in our schema; of no use where `body.issues` has something."""
-    prompt = body.text("prompt", LONGEST_PROMPT)
+    prompt = body.text("prompt", LONGEST_PROMPT, size=lambda text: len(prompts.clean(text).text))
     kind = body.choice("type", TYPES, "text2img")
     size = body.choice("size", SIZES, SIZES[0])
     quality = body.choice("quality", QUALITIES, "medium")

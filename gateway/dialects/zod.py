@@ -6,7 +6,7 @@ sentences are Zod 3's, which the seed's clients were written against.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -57,14 +57,16 @@ class Body:
         """Note a mistake at a field."""
         self.issues.append(Issue((name,), message, code))
 
-    def text(self, name: str, most: int, *, default: str | None = None) -> str:
-        """Return a text of 1 to `most` code points; required unless there is a default."""
+    def text(
+        self, name: str, most: int, *, default: str | None = None, size: Callable[[str], int] = len
+    ) -> str:
+        """Return a text of 1 to `most` code points, as `size` counts; required unless there is a default."""
         value = self._typed(name, "string", required=default is None)
         if not isinstance(value, str):
             return default or ""
         if not value.strip() and default is None:
             self.issue(name, "String must contain at least 1 character(s)", "too_small")
-        elif len(value) > most:
+        elif size(value) > most:
             self.issue(name, f"String must contain at most {most} character(s)", "too_big")
         return value
 

@@ -192,6 +192,16 @@ async def test_mistake_has_its_place(stage: Stage, fields: dict[str, object], pa
     assert (await ann.get("/v1/jobs")).json["data"] == []
 
 
+@pytest.mark.fact("P16")
+async def test_prompt_is_measured_as_sent(opening: Opening, upstream: Fake) -> None:
+    """A prompt's characters are counted as they go out: composed, and without the blanks around it."""
+    stage = await opening(providers=entry(upstream), concurrency=0)
+    ann, letter = stage.visit(), "e\u0301"
+    assert (await create(ann, prompt=f"  {letter * 4000}\n")).status == 202
+    reply = await create(ann, prompt=letter * 4001)
+    assert (reply.status, [issue["path"] for issue in reply.json["issues"]]) == (400, [["prompt"]])
+
+
 @pytest.mark.parametrize("body", [b"[]", b"{", b"", b'{"prompt": "a", "prompt": "b"}'])
 async def test_body_must_be_an_object(stage: Stage, body: bytes) -> None:
     """What is not a JSON object is a bad body."""
