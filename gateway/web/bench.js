@@ -128,7 +128,7 @@ async function quote() {
     $("price").textContent = "";
     if (["unreachable", "unauthenticated"].includes(problem.code)) failing(problem);
     else if (problem.code === "rate_limited") changed();
-    else judged(problem);
+    else if (!references.refused(problem)) judged(problem);
   }
 }
 
@@ -166,7 +166,7 @@ async function send(submitted) {
     submitted(job);
   } catch (problem) {
     if (["unreachable", "unauthenticated"].includes(problem.code)) failing(problem);
-    else judged(problem);
+    else if (!references.refused(problem)) judged(problem);
   } finally {
     $("make").disabled = false;
     if (document.activeElement === document.body) $("make").focus();

@@ -67,6 +67,20 @@ export function add(files) {
   for (const file of files.slice(0, Math.max(0, room))) hold(file, false);
 }
 
+/** Take away the pictures a refusal names, for the gateway does, and say why; return whether there were any. */
+export function refused({ errors }) {
+  const named = errors.map(({ pointer, detail }) => {
+    const [, part, at] = /^\/(inputs\/(\d+)|mask)\b/.exec(pointer) ?? [];
+    return { one: part === "mask" ? mask : held[at], detail };
+  });
+  const gone = named.filter(({ one }) => one);
+  if (!gone.length) return false;
+  for (const { one } of gone) drop(one);
+  show();
+  tell(gone.map(({ one, detail }) => `${one.file.name} ${detail}.`).join(" "));
+  return true;
+}
+
 function hold(file, isMask) {
   if (!file) return;
   if (!TYPES.includes(file.type)) return tell(`${file.name}: only PNG, JPEG and WebP can be used.`);

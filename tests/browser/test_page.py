@@ -26,6 +26,8 @@ from tests.fakes.pictures import png
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("browser")]
 
 SLOW: Final = "[[slow 60]]"
+EDIT: Final = re.compile("^edit ")
+"""How the facts of an edit begin: a credit is an edit too, by its letters."""
 ROOM: Final = 5
 """How many jobs in flight the plan of `dev` allows a user."""
 
@@ -190,7 +192,7 @@ async def test_dropped_picture_is_edited(bench: Visit) -> None:
     await expect(bench.find(".reference .name").nth(1)).to_have_text("white.png (mask)")
     card = await bench.make("the same at night", quality="low")
     await expect(said(card)).to_have_text("Done")
-    await expect(card.locator(".facts")).to_contain_text("edit")
+    await expect(card.locator(".facts")).to_contain_text(EDIT)
     await expect(card.locator(".print.seen")).to_be_visible()
     sent = json.loads(re.findall(r"-d '(.*)'", await bench.find("#sample").text_content() or "")[0])
     assert (sent["operation"], len(sent["inputs"]), list(sent["mask"])) == ("edit", 1, ["upload"])
@@ -224,14 +226,19 @@ async def test_useless_files_are_told(bench: Visit, name: str, kind: str, data: 
 
 
 async def test_false_picture_is_told(bench: Visit) -> None:
-    """A file that only calls itself a picture is refused by the gateway, and the page says why."""
+    """A file that only calls itself a picture is refused by the gateway; the page says why and drops it."""
     await bench.drop("#form", "false.png", "image/png", b"these are no pixels")
     await expect(bench.find(".reference:not(.uploading)")).to_have_count(1)
     bench.refusals = 1
-    await bench.choose("the same at night", quality="low")
+    await bench.choose("a street at night", quality="low")
     await bench.find("#make").click()
-    await expect(bench.find("#verdict")).to_be_visible()
-    await expect(bench.find(".job").filter(has_text="the same at night").locator(".cancel")).to_be_hidden()
+    told = "false.png is no image that can be used"
+    await expect(bench.find("#reference-said")).to_contain_text(told)
+    await expect(bench.find(".reference")).to_have_count(0)
+    await expect(bench.find(".job").filter(has_text="a street at night")).to_have_count(0)
+    card = await bench.make("a street at night", quality="low")
+    await expect(said(card)).to_have_text("Done")
+    await expect(card.locator(".facts")).not_to_contain_text(EDIT)
 
 
 @pytest.mark.parametrize("tongue", ["curl", "javascript", "python"])
