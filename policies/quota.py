@@ -33,6 +33,10 @@ Counter = Literal["submit", "write"]
 WRITES_PER_HOUR: Final = 600
 
 
+IDLE: Final = Account(granted=None)
+"""The figures of a user of whom nothing is to be known."""
+
+
 class Limits(Struct, frozen=True):
     """What one level may use. `monthly_cap` is in credits."""
 
@@ -203,6 +207,12 @@ def _flight(usage: Usage, terms: Terms) -> Deny | None:
             rule="limit.in_flight",
         )
     return None
+
+
+def idle(account: Account, now: int) -> bool:
+    """Say whether a user's figures tell nothing any more: no credits moved, and no window is open."""
+    over = all(now >= window.start_at + HOUR_MS for window in account.windows.values())
+    return over and replace(account, month="", windows={}) == IDLE
 
 
 def _money(usage: Usage, price: int, terms: Terms) -> Deny | None:

@@ -29,6 +29,7 @@ from gateway.store.contract import (
 )
 from policies.model import Account, Job, Priority, ServiceKey, Upload
 from policies.order import Backlog
+from policies.quota import IDLE
 from policies.webhooks import Delivery, Endpoint
 
 SCHEMA: Final = 1
@@ -110,10 +111,13 @@ class TenantState(Struct, frozen=True):
 
 
 class UserState(Struct, frozen=True):
-    """A user's figures and the reference that stands for them. `fresh`: not stored yet."""
+    """A user's figures and the reference that stands for them. `fresh`: not stored yet.
+
+    Only the reference of an idle user is stored.
+    """
 
     ref: str
-    account: Account = Account(granted=None)
+    account: Account = IDLE
     fresh: bool = False
 
 
@@ -439,6 +443,13 @@ class Backend(Protocol):
 
     async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
         """Return ended jobs, trail links and uploads that are past their time."""
+        ...
+
+    async def idle(self, now: int, budget: int) -> dict[str, list[str]]:
+        """Return users, by tenant, whose stored figures tell nothing any more; each call looks on further.
+
+        It looks at about `budget` users. One that is found meets the rule again before anything is removed.
+        """
         ...
 
     async def cut(self, tenant: str, version: int) -> int:

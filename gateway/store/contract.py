@@ -240,13 +240,17 @@ class TrailLink(Struct, frozen=True):
 
 
 class Swept(Struct, frozen=True):
-    """What one bounded step of the sweep removed. `jobs` are among `remains` until they are buried."""
+    """What one bounded step of the sweep removed. `jobs` are among `remains` until they are buried.
+
+    `users` are those whose figures told nothing. They are looked for all the time, and make no `more`.
+    """
 
     jobs: tuple[Job, ...] = ()
     keys: int = 0
     links: int = 0
     uploads: int = 0
     deliveries: int = 0
+    users: int = 0
     more: bool = False
 
 

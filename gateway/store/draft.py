@@ -35,7 +35,8 @@ from gateway.store.backend import (
 )
 from gateway.store.contract import LedgerRow, Remains, TrailLink
 from policies import webhooks
-from policies.model import Account, Entry, Usage
+from policies.model import Entry, Usage
+from policies.quota import IDLE
 from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
@@ -103,8 +104,14 @@ class Draft:
                 raise Missing(lambda want: want.subjects.add(subject))
             user = self.scene.users[subject]
             if user is None:
-                user = self._users[subject] = UserState(self._mint(), Account(granted=None), fresh=True)
+                user = self._users[subject] = UserState(self._mint(), IDLE, fresh=True)
         return user
+
+    def rest(self, subject: str) -> None:
+        """Let a user have no figures: none are stored until there is something to tell."""
+        user = self.user(subject)
+        self._users[subject] = UserState(user.ref, IDLE, user.fresh)
+        self.wrote = True
 
     def usage(self, subject: str) -> Usage:
         """Return both levels as they are in this draft."""

@@ -45,6 +45,7 @@ from gateway.store.moves import (
     EraseMove,
     GrantMove,
     RecordMove,
+    RestMove,
     SayMove,
     SubmitMove,
 )
@@ -238,9 +239,11 @@ class Engine:
         moves = [DropUploadMove(tenant, upload, over) for tenant, upload in expired.uploads]
         uploads = sum(await asyncio.gather(*(self._send(move) for move in moves)))
         deliveries = await self.backend.shelf.drop_over(now - retention.deliveries_ms, budget)
+        idle = await self.backend.idle(now, budget)
+        users = sum(await asyncio.gather(*(self._send(RestMove(*each)) for each in idle.items())))
         jobs = tuple(job for job in dropped if isinstance(job, Job))
         more = max(len(expired.jobs), keys, len(expired.uploads), deliveries) >= budget or links > 0
-        return Swept(jobs, keys, links, uploads, deliveries, more)
+        return Swept(jobs, keys, links, uploads, deliveries, users, more)
 
     async def _cut(self, ends: Mapping[str, TrailLink]) -> int:
         """Cut trails, each after its newest link to go, once it is written down where the rest begins."""

@@ -7,7 +7,7 @@ state as it is. It decides first and writes last, and nothing after its first wr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
@@ -350,6 +350,25 @@ class DropMove(Move):
             return None
         draft.drop(job)
         return job
+
+
+class RestMove(Move):
+    """Forget figures of users that tell nothing any more. The references that stand for them stay."""
+
+    def __init__(self, tenant: str, subjects: Iterable[str]) -> None:
+        super().__init__(tenant)
+        self._subjects = sorted(subjects)
+
+    def wants(self, want: Want) -> None:
+        """Want their figures as they are."""
+        want.subjects.update(self._subjects)
+
+    def fold(self, draft: Draft) -> object:
+        """Forget those that are idle now; return how many."""
+        idle = [subject for subject in self._subjects if quota.idle(draft.user(subject).account, draft.now)]
+        for subject in idle:
+            draft.rest(subject)
+        return len(idle)
 
 
 class AnchorMove(Move):

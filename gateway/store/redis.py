@@ -236,6 +236,10 @@ class RedisBackend:
         """Return ended jobs, trail links and uploads that are past their time."""
         return await self._sweeping.expired(now, retention, budget)
 
+    async def idle(self, now: int, budget: int) -> dict[str, list[str]]:
+        """Return users, by tenant, whose figures tell nothing any more."""
+        return await self._sweeping.idle(now, budget)
+
     async def cut(self, tenant: str, version: int) -> int:
         """Remove trail links up to a version; return how many."""
         return await self._sweeping.cut(tenant, version)

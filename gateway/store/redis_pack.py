@@ -17,6 +17,7 @@ from gateway.store.backend import KEYS_KEPT_MS, Change, DeliveryPut, DocDrop, Do
 from gateway.store.redis_keys import Names, Room, ref
 from policies.model import EXACT, Upload
 from policies.order import PRIORITIES
+from policies.quota import IDLE
 
 if TYPE_CHECKING:
     from gateway.store.backend import JobDrop, Kind
@@ -192,7 +193,10 @@ class Packer:
         if change.expect == 0:
             writes.sadd(shard.tenants, room.tenant)
         for subject, user in change.users.items():
-            writes.hset(room.u, subject, _text(user.account))
+            if user.account == IDLE:
+                writes.hdel(room.u, subject)
+            else:
+                writes.hset(room.u, subject, _text(user.account))
             if user.fresh:
                 writes.hset(room.s, subject, user.ref)
         for (subject, key), row in change.keys.items():

@@ -7,7 +7,7 @@ refuses whatever is decided from the two. A stored text that cannot be read is a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +18,7 @@ from gateway.store.contract import JobFilter, LedgerRow, TrailLink
 from gateway.store.redis_pack import DROPPED, HOLDERS
 from policies.model import Account, Job
 from policies.order import PRIORITIES
+from policies.quota import IDLE, idle
 
 if TYPE_CHECKING:
     from gateway.store.backend import Doc, Kind
@@ -83,20 +84,25 @@ def state(reply: list[bytes | None]) -> TenantState:
 
 
 def users(
-    subjects: Iterable[str], figures: list[bytes | None], refs: list[bytes | None]
+    subjects: Iterable[str], figures: Sequence[bytes | None], refs: Sequence[bytes | None]
 ) -> dict[str, UserState]:
-    """Return the users that have figures and a reference."""
+    """Return the users that have a reference; those without figures are idle."""
     found = zip(subjects, figures, refs, strict=True)
     return {
-        subject: UserState(name.decode(), _accounts.decode(text))
+        subject: UserState(name.decode(), IDLE if text is None else _accounts.decode(text))
         for subject, text, name in found
-        if text is not None and name is not None
+        if name is not None
     }
 
 
 def job_of(reading: Reading, name: str, text: bytes | None) -> Job | None:
     """Return a job, None where it is not there or cannot be read."""
     return None if text is None else reading.job(name, _decoded(text))
+
+
+def idle_users(reply: list[bytes], now: int) -> list[str]:
+    """Return the users of a part of a hash whose figures tell nothing any more."""
+    return [name for name, text in pairs(reply).items() if idle(_accounts.decode(text), now)]
 
 
 def doc(reading: Reading, kind: Kind, name: str, text: bytes | None) -> Doc | None:
@@ -188,7 +194,7 @@ def examined(jobs: list[str], replies: list[Any], reading: Reading) -> Examined 
     found = {name: job_of(reading, name, text) for name, text in zip(jobs, texts, strict=True)}
     return Examined(
         state=state(document),
-        users=users(figured, list(figured.values()), [named.get(subject) for subject in figured]),
+        users=users(named, [figured.get(subject) for subject in named], list(named.values())),
         ledger=tuple(ledger(rows)),
         jobs=tuple(job for job in found.values() if job is not None),
         queued=frozenset(name.decode() for name in (*due, *later)),

@@ -1,11 +1,14 @@
 """What is past its time in Redis: found by age, shard by shard, and removed in bounded steps.
 
 Nothing hangs on a TTL: each shard has lists by instant (`end` jobs, `kx` keys, `upx` uploads, `ax` trails,
-`gone` what dropped jobs left). What a list names may have changed since: whoever removes looks again.
+`gone` what dropped jobs left). What a list names may have changed since: whoever removes looks again. For
+ever stand a tenant's name, weight, document, references, ledger and keys of grants; until their owners drop
+them service keys and endpoints; a process' last answers for an hour, of which nobody asks after two seconds.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from gateway.store.backend import Expired
 from gateway.store.contract import Remains, Retention, TrailLink
 from gateway.store.redis_keys import ref, shard_of, unref
 from gateway.store.redis_past import PENDING, ByTenant, Removals, oldest, remove
-from gateway.store.redis_reads import job_of, links
+from gateway.store.redis_reads import idle_users, job_of, links
 
 if TYPE_CHECKING:
     from gateway.store.redis_link import Command
@@ -30,6 +33,9 @@ class Sweeping:
 
     def __init__(self, site: Site) -> None:
         self._site = site
+        self._pages: list[bytes] = [b"0"] * len(site.names.shards)
+        self._going: dict[str, bytes] = {}
+        """Whose users are being gone through, and where."""
 
     async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
         """Return ended jobs, trail links and uploads that are past their time."""
@@ -94,6 +100,27 @@ class Sweeping:
             writes.delete(key, "hash")
             some.add(writes, "k", key, "hash", before)
         return await remove(self._site, removals.values())
+
+    async def idle(self, now: int, budget: int) -> dict[str, list[str]]:
+        """Return users whose figures tell nothing, among the next: a page of each of the next tenants."""
+        shards, room = self._site.names.shards, self._site.names.room
+        if len(self._going) < budget:
+            pages = await self._site.ask(
+                [("SSCAN", shard.tenants, at) for shard, at in zip(shards, self._pages, strict=True)]
+            )
+            self._pages = [at for at, _names in pages]
+            for name in (name.decode() for _at, names in pages for name in names):
+                self._going.setdefault(name, b"0")
+        some = list(itertools.islice(self._going.items(), budget))
+        share = max(budget // max(len(some), 1), 1)
+        parts = await self._site.ask([("HSCAN", room(name).u, at, "COUNT", share) for name, at in some])
+        found = {}
+        for (name, _at), (at, users) in zip(some, parts, strict=True):
+            del self._going[name]
+            if at != b"0":
+                self._going[name] = at
+            found[name] = idle_users(users, now)
+        return {name: users for name, users in found.items() if users}
 
     async def remains(self, limit: int) -> list[Remains]:
         """Return what dropped jobs left behind, oldest first."""

@@ -15,6 +15,7 @@ from gateway.store import shelf_rows
 from gateway.store.backend import Change, TenantDoc, TenantState, UserState
 from gateway.store.contract import JobFilter, LedgerRow, Remains
 from policies.model import Account, Entry, Money, Priority
+from policies.quota import IDLE, idle
 
 if TYPE_CHECKING:
     from gateway.store.backend import JobPut
@@ -43,11 +44,13 @@ KEYS_AT: Final = (
     " (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))"
 )
 JOBS: Final = "SELECT id, d FROM jobs WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))"
-USERS: Final = (
-    "SELECT subject, ref, d FROM users JOIN subjects USING (tenant, subject)"
-    " WHERE tenant = ? AND subject IN (SELECT value FROM json_each(?))"
+ALL_USERS: Final = (
+    "SELECT subject, ref, d FROM subjects LEFT JOIN users USING (tenant, subject) WHERE tenant = ?"
 )
-ALL_USERS: Final = "SELECT subject, ref, d FROM users JOIN subjects USING (tenant, subject) WHERE tenant = ?"
+USERS: Final = f"{ALL_USERS} AND subject IN (SELECT value FROM json_each(?))"  # noqa: S608 - constants only
+USERS_ON: Final = (
+    "SELECT tenant, subject, d FROM users WHERE (tenant, subject) > (?, ?) ORDER BY tenant, subject LIMIT ?"
+)
 ALL_JOBS: Final = "SELECT id, d FROM jobs WHERE tenant = ? ORDER BY n"
 KEY: Final = "SELECT fp, job, at FROM idem WHERE tenant = ? AND subject = ? AND key = ?"
 REF: Final = "SELECT ref FROM subjects WHERE tenant = ? AND subject = ?"
@@ -130,9 +133,18 @@ def tenant_state(row: Row) -> TenantState:
     return TenantState(row[0], _tenant_decoder.decode(row[1]))
 
 
-def user_state(ref: str, text: str) -> UserState:
-    """Return the state a users row and its reference hold."""
-    return UserState(ref, _account_decoder.decode(text))
+def user_state(ref: str, text: str | None) -> UserState:
+    """Return the state a reference and its users row hold; without one the user is idle."""
+    return UserState(ref) if text is None else UserState(ref, _account_decoder.decode(text))
+
+
+def idle_users(found: Iterable[Row], now: int) -> dict[str, list[str]]:
+    """Return the users of rows, by tenant, whose figures tell nothing any more."""
+    by_tenant: dict[str, list[str]] = {}
+    for tenant, subject, text in found:
+        if idle(_account_decoder.decode(text), now):
+            by_tenant.setdefault(tenant, []).append(subject)
+    return by_tenant
 
 
 def remains_row(row: Row) -> Remains:
@@ -213,7 +225,8 @@ def _figures(kept: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
     states = [(change.tenant, change.state) for change in kept if change.state is not None]
     users = [(change.tenant, subject, user) for change in kept for subject, user in change.users.items()]
     yield PUT_TENANTS, [(tenant, state.version, _text(state.doc)) for tenant, state in states]
-    yield PUT_USERS, [(tenant, subject, _text(user.account)) for tenant, subject, user in users]
+    told = [each for each in users if each[2].account != IDLE]
+    yield PUT_USERS, [(tenant, subject, _text(user.account)) for tenant, subject, user in told]
     yield PUT_SUBJECTS, [(tenant, subject, user.ref) for tenant, subject, user in users if user.fresh]
 
 
@@ -247,6 +260,15 @@ def updates(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
     yield (
         "DELETE FROM queue WHERE tenant = ? AND kind = ? AND id = ?",
         [(tenant, KINDS[put.job.priority], put.job.id) for tenant, put in puts if put.due == "drop"],
+    )
+    yield (
+        "DELETE FROM users WHERE tenant = ? AND subject = ?",
+        [
+            (change.tenant, subject)
+            for change in changes
+            for subject, user in change.users.items()
+            if user.account == IDLE and not user.fresh
+        ],
     )
     yield (
         "DELETE FROM jobs WHERE tenant = ? AND id = ?",

@@ -77,6 +77,8 @@ class SqliteBackend:
         self.me = me
         self._crash = crash
         self._reading = Reading(unreadable)
+        self._looked = ("", "")
+        """The user a sweep looked at last."""
         self._closed = False
         self._lock = None if read_only else take(path)
         try:
@@ -193,6 +195,13 @@ class SqliteBackend:
             {tenant: TrailLink(v, at, head, b"") for tenant, v, at, head in cuts},
             tuple((tenant, upload) for tenant, upload in uploads),
         )
+
+    async def idle(self, now: int, budget: int) -> dict[str, list[str]]:
+        """Return users, by tenant, whose figures tell nothing any more, among the next so many."""
+        with _faults():
+            found = _all(self._reader, rows.USERS_ON, (*self._looked, budget))
+        self._looked = found[-1][:2] if len(found) == budget else ("", "")
+        return rows.idle_users(found, now)
 
     async def cut(self, tenant: str, version: int) -> int:
         """Remove trail links up to a version."""

@@ -183,12 +183,19 @@ class History:
         shown = await asyncio.gather(*(self.store.usage(tenant, subject) for subject in mine))
         for (subject, want), usage in zip(mine.items(), shown, strict=True):
             user = of.users.get(subject)
-            same(f"{tenant}/{subject}", plain(user.account if user else Account(granted=None)), want)
+            got = plain(user.account if user else Account(granted=None))
+            same(f"{tenant}/{subject}", self._telling(got), self._telling(want))
             same("usage", usage, Usage(of.state.doc.account, user.account if user else usage.user))
         jobs = {job.id: (str(job.state), job.charged) for job in of.jobs}
         known = {i: (j["state"], j["charged"]) for i, j in self.model.jobs.items() if j["tenant"] == tenant}
         same(f"jobs of {tenant}", jobs, known)
         same("doctor", doctor.findings(tenant, of, self.rig.chain), [])
+
+    def _telling(self, user: Level) -> Level:
+        """Return a user's figures without those that tell nothing now: a sweep may have forgotten them."""
+        now, month = self.rig.clock.at, user["month"] if user["spent"] else ""
+        windows = {name: each for name, each in user["windows"].items() if now < each[0] + HOUR}
+        return {**user, "month": month, "windows": windows}
 
     async def finish(self) -> None:
         """Cancel and end all that is open: then nothing is held any more."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from gateway import doctor
 from gateway.audit import Record, decode
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import KEYS_KEPT_MS
@@ -44,6 +45,8 @@ from tests.contracts.rig import (
     submit,
     take,
 )
+
+FOR_LONG = Retention(10 * DAY, 10 * DAY)
 
 if TYPE_CHECKING:
     from gateway.store.engine import Engine
@@ -401,3 +404,29 @@ async def test_closed_store_says_so(rig: Rig, store: Engine) -> None:
     ):  # fmt: skip
         with pytest.raises(StoreUnavailable):
             await verb
+
+
+async def test_idle_users_are_forgotten(rig: Rig, store: Engine) -> None:
+    """Figures that tell nothing go step by step; who paid, counts or was given stays, and each reference."""
+    await put(store, rig.job())
+    await store.grant("acme", "bob", lambda usage, now: quota.grant(usage, now, 5, "user"), "g", SAID)
+    for subject in ("cat", "dan", "eve"):
+        await store.append_audit("acme", subject, SAID)
+        await store.count("acme", subject, counting())
+    refs = {name: await store.ref_of("acme", name) for name in ("ann", "bob", "cat", "dan", "eve")}
+    rig.clock.forward(HOUR - 1)
+    assert (await store.sweep(FOR_LONG)).users == 0
+    rig.clock.forward(1)
+    before = {name: await store.usage("acme", name) for name in refs}
+    assert sum([(await store.sweep(FOR_LONG, budget=2)).users for _ in range(9)]) == 3
+    assert sum([(await store.sweep(FOR_LONG)).users for _ in range(3)]) == 0
+    assert {name: await store.ref_of("acme", name) for name in refs} == refs
+    after = {name: await store.usage("acme", name) for name in refs}
+    assert {name: usage.user.windows for name, usage in after.items() if name not in ("ann", "bob")} == {
+        "cat": {}, "dan": {}, "eve": {}
+    }  # fmt: skip
+    assert (after["ann"], after["bob"]) == (before["ann"], before["bob"])
+    await store.count("acme", "eve", counting())
+    assert (await store.usage("acme", "eve")).user.windows["write"].count == 1
+    assert await store.ref_of("acme", "eve") == refs["eve"]
+    assert await doctor.examine(store.backend, rig.chain) == []

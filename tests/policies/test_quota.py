@@ -208,6 +208,24 @@ def test_first_budget_covers_earlier_use() -> None:
     assert (whole.usage.tenant.available, whole.usage.user.granted) == (67, None)
 
 
+@pytest.mark.parametrize(
+    ("account", "idle"),
+    [
+        (quota.IDLE, True),
+        (Account(granted=None, month=MONTH, windows={"write": Window(NOW - HOUR_MS, 9)}), True),
+        (Account(granted=None, windows={"write": Window(NOW - HOUR_MS + 1, 1)}), False),
+        (Account(granted=None, windows={"a": Window(0, 1), "b": Window(NOW, 1)}), False),
+        (Account(granted=0), False),
+        (Account(granted=None, charged=1), False),
+        (Account(granted=None, held=1, flight=1), False),
+        (Account(granted=None, flight=1), False),
+    ],
+)
+def test_idle_figures_tell_nothing(account: Account, *, idle: bool) -> None:
+    """Who moved no credits, has no budget and counts in no open window is idle; else not."""
+    assert quota.idle(account, NOW) is idle
+
+
 def test_terms_take_both_plans() -> None:
     """The tenant is measured by its own plan, the user by the token's."""
     free = Plan(100, 100, PerLevel(60, 600), PerLevel(1, 10), 2, 1, 1000, ("standard",))
