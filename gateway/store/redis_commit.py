@@ -118,7 +118,7 @@ class Commits:
 
     def _call(self, batch: Batch, parts: Sequence[Part], number: int) -> Call:
         """Return the script's call for parts, with the reads of what their moves will want if refused."""
-        packer, changes, room = Packer(self._site.names, self._site.me), batch.changes, self._site.names.room
+        packer, changes, room = Packer(self._site.names), batch.changes, self._site.names.room
         groups = [packer.group([changes[at] for at in part], batch.known) for part in parts]
         reads = [
             [numbered(packer.sheet, room(changes[at].tenant), touched(changes[at])) for at in part]

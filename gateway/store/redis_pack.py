@@ -45,10 +45,10 @@ class Known(Struct, frozen=True):
 
 
 class Heard(Struct, frozen=True, array_like=True):
-    """What is published: news, and which process tells them."""
+    """What is published: which process tells, and its news. The script that commits writes it too."""
 
     by: str
-    news: News
+    news: tuple[News, ...]
 
 
 class Sheet:
@@ -121,11 +121,10 @@ def _parts(values: list[Any]) -> Iterator[list[Any]]:
 
 
 class Packer:
-    """Packs the changes of one shard. `me` is the process that tells of them."""
+    """Packs the changes of one script."""
 
-    def __init__(self, names: Names, me: str) -> None:
+    def __init__(self, names: Names) -> None:
         self._names = names
-        self._me = me
         self.sheet = Sheet()
 
     def group(self, changes: Sequence[Change], known: dict[str, Known]) -> list[Any]:
@@ -316,7 +315,7 @@ class Packer:
         due = any(put.expect == 0 for put in change.puts)
         if not jobs and not change.deliveries:
             return ""
-        return told_to_others(self._me, News(change.tenant, jobs, due, bool(change.deliveries)))
+        return _text(News(change.tenant, jobs, due, bool(change.deliveries)))
 
 
 def _bound(ledger: Sequence[LedgerRow]) -> None:
@@ -329,7 +328,7 @@ def _bound(ledger: Sequence[LedgerRow]) -> None:
 
 def told_to_others(me: str, news: News) -> str:
     """Return news as they are published."""
-    return _text(Heard(me, news))
+    return _text(Heard(me, (news,)))
 
 
 def forget(room: Room, names: Names, delivery: str, endpoint: str, writes: Writes) -> None:

@@ -84,7 +84,7 @@ class Turns:
         together = bundles([want.tenant for want in wants], scattered=self._site.link.scattered)
         calls: list[Call] = []
         for some in together:
-            packer = Packer(self._site.names, self._site.me)
+            packer = Packer(self._site.names)
             groups = [packer.asking(wants[at].tenant) for at in some]
             reads = [[numbered(packer.sheet, room(wants[at].tenant), wants[at])] for at in some]
             calls.append(self._site.commit(packer.sheet, number, self._site.time(), groups, reads))

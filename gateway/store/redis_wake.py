@@ -60,4 +60,5 @@ class Ear:
         except msgspec.DecodeError:
             return
         if heard.by != self._site.me:
-            self._tell(heard.news)
+            for news in heard.news:
+                self._tell(news)

@@ -4,7 +4,7 @@
 -- ARGV[1]  msgpack: {process, number, stamp, channel, types, groups}
 --   types   what each key must be, if it is there
 --   group   {key of the tenant's document, changes}: all changes of one tenant
---   change  {checks, writes, news, turn}; turn: -1 needs none, 0 waits for its own, 1 asks for one
+--   change  {checks, writes, news or nothing, turn}; turn: -1 needs none, 0 waits for its own, 1 asks for one
 -- ARGV[2]  msgpack: of each group, of each change, the commands that read what its moves will want to know,
 --          or nothing
 -- ARGV[#]  the nonce
@@ -54,8 +54,7 @@ local function figure(key, field)
 end
 
 local function above(key, version)
-  local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-  return not last or tonumber(string.match(last[1], '^%d+')) < version
+  return #redis.call('XRANGE', key, string.format('%.0f-0', version), '+', 'COUNT', 1) == 0
 end
 
 -- What a change expects: {kind, key, ...}. Returns whether it is so.
@@ -92,12 +91,14 @@ local function verdict(checks)
   return letter, lost
 end
 
+local news = {}
+
 local function write(change)
   for _, w in ipairs(change[2]) do
     w[2] = KEYS[w[2]]
     redis.call(unpack(w))
   end
-  if change[3] ~= '' then redis.call('PUBLISH', channel, change[3]) end
+  if change[3] ~= '' then news[#news + 1] = change[3] end
 end
 
 -- Forgets numbers of processes that have long been silent.
@@ -200,6 +201,8 @@ for g, group in ipairs(groups) do
     end
   end
 end
+
+if #news > 0 then redis.call('PUBLISH', channel, '["' .. me .. '",[' .. table.concat(news, ',') .. ']]') end
 
 -- Returns the replies to commands; nothing where one is of a key that is something else.
 local function replies(commands)

@@ -35,7 +35,7 @@ from tests.contracts.beside import hooked, upload
 from tests.contracts.rig import NOVEMBER, SAID, Rig, attempt, counting, ending, put, submit, take
 from tests.fakes.redis import server
 
-READS = {"HGET", "HMGET", "HEXISTS", "HLEN", "ZSCORE", "XREVRANGE", "TYPE", "TIME"}
+READS = {"HGET", "HMGET", "HEXISTS", "HLEN", "ZSCORE", "XRANGE", "TYPE", "TIME"}
 PROBE = """
 local trace, planted = {}, tonumber(ARGV[3])
 local function probe(...)
@@ -88,7 +88,7 @@ class Bench:
 
     async def call(self, text: str, number: int, late: int = 0, planted: int = 0) -> Any:
         """Run a form of the script on the commit that was kept."""
-        packer = Packer(self.names, "me")
+        packer = Packer(self.names)
         known = {drop.job: Known("ann") for change in self.catch.kept for drop in change.drops}
         group = packer.group(self.catch.kept, known)
         room = self.names.room("acme")
