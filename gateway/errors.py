@@ -52,6 +52,7 @@ CATALOGUE: Final[Mapping[str, Code]] = {
     "job_open": Code(409, "Job open", True, "conflict", "The job has not ended. Cancel it, or wait, then delete it."),
     "upload_incomplete": Code(409, "Upload incomplete", True, "conflict", "The upload's bytes have not arrived."),
     "upload_complete": Code(409, "Upload complete", False, "conflict", "The upload's bytes are here already; what came first stays."),
+    "key_limit": Code(409, "Key limit", False, "conflict", "The caller has made as many service keys as the plan allows. Those revoked or expired do not count."),
     "webhook_limit": Code(409, "Webhook limit", False, "conflict", "The caller has as many webhooks as the plan allows."),
     "webhook_disabled": Code(409, "Webhook disabled", False, "conflict", "The webhook is disabled, so nothing is sent to it. Enable it, then try again."),
     "idempotency_key_reused": Code(422, "Idempotency key reused", False, "conflict", "The key was used with another body. Use a new key for a new request."),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
     from gateway.jobs import Caller
-    from gateway.store.contract import Store
+    from gateway.store.contract import Count, Store
     from policies.model import Principal
 
     TurnedAway = Callable[[Principal, str, str], Awaitable[None]]
@@ -64,7 +64,10 @@ class Keys:
         self._now = now
 
     async def create(self, who: Caller, asked: KeyRequest) -> Made:
-        """Make a key that speaks for what was asked; raises `Problem` where that is more than may be."""
+        """Make a key that speaks for what was asked; raises `Problem` where that is more than may be.
+
+        One key too many is refused, and told to the trail.
+        """
         principal = who.principal
         mandate = access.mandate(principal, asked, self._plans())
         if isinstance(mandate, Deny):
@@ -86,10 +89,21 @@ class Keys:
             expires_at=now + asked.expires_in_days * DAY_MS,
         )
         record = Record(action="key.create", role=str(mandate.roles[-1]))
-        kept = await self._store.put_key(key, quota.write(who.terms), record, by=principal.subject)
+        kept = await self._store.put_key(key, await self._count(who, now), record, by=principal.subject)
         if isinstance(kept, Denied):
             raise Problem.of(kept.deny)
         return Made(key, text)
+
+    async def _count(self, who: Caller, now: int) -> Count:
+        """Return the rule a new key is counted by: the maker's other keys first, then the write.
+
+        Keys are looked at before the commit, so of those made at once some may be too many.
+        """
+        there = await self._store.list_keys(who.principal.tenant)
+        allowed = access.may_add_key(who.principal, there, who.user_plan.keys, now)
+        if isinstance(allowed, Deny):
+            return lambda _usage, _now: allowed
+        return quota.write(who.terms)
 
     async def find(self, digest: str) -> ServiceKey | None:
         """Return the key of a hash, as it is at this moment, revoked and expired ones too."""

@@ -203,6 +203,15 @@ def may_keep_keys(who: Principal) -> Allow | Deny:
     return ALLOW
 
 
+def may_add_key(who: Principal, there: Collection[ServiceKey], most: int, now: int) -> Allow | Deny:
+    """Decide whether the caller may make one more key than they have made; only live ones count."""
+    mine = (key for key in there if key.created_by == who.subject)
+    if sum(key.revoked_at is None and key.expires_at > now for key in mine) < most:
+        return ALLOW
+    told = f"The plan allows {most} service keys of one maker: revoke one that is not used."
+    return Deny(Reason.KEY_LIMIT, told, rule="limit.keys")
+
+
 def mandate(who: Principal, asked: KeyRequest, plans: Collection[str]) -> Mandate | Deny:
     """Decide whom a key the caller asks for speaks for, and with what. `plans` are those that exist.
 

@@ -47,9 +47,10 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
 
     Jobs of the `priority` batch come after everybody's interactive ones; `order` says how far. `styles` None
     means every style of the bundle, and any other slug as words. `inputs` is the most images of an edit,
-    `webhooks` the most endpoints of a subject. `links` None leaves to each client API what it promises:
-    minutes in ours, as long as the job lives in the others. `attach_unmarked` takes an OpenAI client's same
-    request within ten minutes for a repeat, though nothing in it says so.
+    `webhooks` the most endpoints of a subject, `keys` the most live service keys of one maker. `links` None
+    leaves to each client API what it promises: minutes in ours, as long as the job lives in the others.
+    `attach_unmarked` takes an OpenAI client's same request within ten minutes for a repeat, though nothing in
+    it says so.
     """
 
     credits_per_month: Credits
@@ -68,6 +69,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True):
     final_prompt: bool = False
     dialects: tuple[Dialect, ...] = ("native",)
     webhooks: Annotated[int, Meta(ge=0, le=100)] = 10
+    keys: Annotated[int, Meta(ge=0, le=1000)] = 100
     attach_unmarked: bool = False
 
 

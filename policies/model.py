@@ -67,6 +67,7 @@ class Reason(enum.StrEnum):
     UPLOAD_EXPIRED = "upload_expired"
     UPLOAD_INCOMPLETE = "upload_incomplete"
     WEBHOOK_LIMIT = "webhook_limit"
+    KEY_LIMIT = "key_limit"
     PAUSED = "paused"
     QUEUE_FULL = "queue_full"
     NOT_FOUND = "not_found"

@@ -89,7 +89,7 @@ CALLS: Final[dict[str, Call]] = {
     "getAccount": Call({200: AccountView}),
     "listModels": Call({200: ModelList}),
     "getModel": Call({200: ModelView}, (*READING, "not_found")),
-    "createKey": Call({201: NewKeyView}, (*BODY, "rate_limited"), (), KeyRequest),
+    "createKey": Call({201: NewKeyView}, (*BODY, "key_limit", "rate_limited"), (), KeyRequest),
     "listKeys": Call({200: KeyPage}, READING, PAGING),
     "revokeKey": Call({204: None}, (*KNOWN, "invalid_request", "not_found", "rate_limited")),
     "createWebhook": Call({201: NewWebhookView}, (*BODY, "webhook_limit", "rate_limited"), (), WebhookRequest),  # noqa: E501 - a table, a call a line

@@ -15,7 +15,7 @@ from gateway.keys import Keys
 from policies.access import KEY_ISSUER, KeyRequest
 from policies.model import Account, Principal, Role, Usage, Window
 from policies.quota import DAY_MS
-from tests.fakes.jobs import NOON, FakeJobs, uuid
+from tests.fakes.jobs import NOON, PLAN, FakeJobs, uuid
 from tests.fakes.keys import KeyShelf, desk
 
 ANN = Principal("acme", "ann")
@@ -168,6 +168,18 @@ async def test_keys_count_as_writes(place: Desk) -> None:
         await place.revoke(ANN, place.shelf.keys[0].id)
     assert [caught.value.code for caught in (made, revoked)] == ["rate_limited"] * 2
     assert [key.revoked_at for key in place.shelf.keys] == [None]
+
+
+async def test_one_key_too_many_is_refused(place: Desk) -> None:
+    """As many live keys as the plan allows one maker may be made; one revoked makes room again."""
+    for number in range(PLAN.keys):
+        place.shelf.put(f"{number}", created_by="ann")
+    with pytest.raises(Problem) as caught:
+        await place.make()
+    assert (caught.value.code, len(place.shelf.keys)) == ("key_limit", PLAN.keys)
+    assert await place.make(BOSS, subject="ann")
+    await place.revoke(ANN, place.shelf.keys[0].id)
+    assert await place.make()
 
 
 async def test_vanished_key_is_missing(place: Desk) -> None:

@@ -35,7 +35,7 @@ def tight(bundle: Bundle) -> Bundle:
         "capped": replace(pro, monthly_cap=5),
         "slow": replace(pro, submit_per_hour=PerLevel(1, 1)),
         "narrow": replace(pro, in_flight=PerLevel(1, 1)),
-        "unheard": replace(pro, webhooks=0),
+        "unheard": replace(pro, webhooks=0, keys=0),
     }
     return replace(
         bundle,
@@ -215,6 +215,7 @@ RAISED: dict[str, Raise] = {
     "link_expired": old_link,
     "job_erased": erased_job,
     "job_open": open_job,
+    "key_limit": lambda stage: stage.visit(tenant="unheard").post("/v1/keys", {}),
     "webhook_limit": lambda stage: stage.visit(tenant="unheard").post("/v1/webhooks", WEBHOOK),
     "webhook_disabled": disabled_webhook,
     "idempotency_key_reused": reused_key,

@@ -19,6 +19,7 @@ from policies.access import (
     Plans,
     mandate,
     may,
+    may_add_key,
     may_keep_keys,
     may_see,
     may_speak,
@@ -307,6 +308,33 @@ def asked(who: Principal, **fields: Any) -> Mandate | Deny:
 def test_keys_speak_for_their_makers(who: Principal, fields: dict[str, Any], expected: Mandate) -> None:
     """What is not asked for is the maker's own; another subject's key has the tenant's plan."""
     assert asked(who, **fields) == expected
+
+
+def key(**fields: Any) -> ServiceKey:
+    """Make a key of Ann's that is good until the instant 100, changed in some fields."""
+    made: dict[str, Any] = {"id": "k", "tenant": "acme", "subject": "ann", "hash": "", "hint": ""}
+    return ServiceKey(**{**made, "created_by": "ann", "expires_at": 100, **fields})
+
+
+@pytest.mark.parametrize(
+    ("there", "now", "allowed"),
+    [
+        ([], 0, True),
+        ([key()], 0, True),
+        ([key(), key()], 0, False),
+        ([key(), key()], 99, False),
+        ([key(), key()], 100, True),
+        ([key(), key(revoked_at=0)], 0, True),
+        ([key(), key(created_by="boss")], 0, True),
+        ([key(), key(subject="bob")], 0, False),
+    ],
+)
+def test_live_keys_of_a_maker_count(there: list[ServiceKey], now: int, *, allowed: bool) -> None:
+    """Of a maker's keys, whomever they speak for, those count that are neither revoked nor expired."""
+    answer = may_add_key(ANN, there, 2, now)
+    assert answer == ALLOW if allowed else isinstance(answer, Deny)
+    if isinstance(answer, Deny):
+        assert (answer.reason, answer.rule) == (Reason.KEY_LIMIT, "limit.keys")
 
 
 @pytest.mark.parametrize(
