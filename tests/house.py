@@ -30,7 +30,7 @@ ROOMS: Final = {
     "multipart": ("gateway.dialects.forms",),
     "obstore": ("gateway.blobs.bucket",),
     "prometheus_client": ("gateway.telemetry",),
-    "redis": ("gateway.store.redis_link",),
+    "redis": ("gateway.store.redis_cluster", "gateway.store.redis_link"),
     "rich": ("gateway.__main__", "gateway.cli"),
     "structlog": ("gateway.telemetry",),
     "swagger_ui_bundle": ("gateway.api",),

@@ -244,7 +244,10 @@ class Want(Struct):
 
 
 class Loaded(Struct):
-    """What was there. Absent users and keys are left out; absent jobs, documents, deliveries are None."""
+    """What was there. Absent users and keys are left out; absent jobs, documents, deliveries are None.
+
+    With a `fault` nothing could be read of it, though perhaps of others.
+    """
 
     state: TenantState | None = None
     users: dict[str, UserState] = {}
@@ -253,6 +256,7 @@ class Loaded(Struct):
     docs: dict[tuple[Kind, str], Doc | None] = {}
     deliveries: dict[str, Delivery | None] = {}
     endpoints: dict[str, Endpoint] | None = None
+    fault: Fault | None = None
 
 
 class Applied(Struct, frozen=True):
@@ -390,7 +394,7 @@ class Backend(Protocol):
         ...
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
-        """Return what is wanted, in order."""
+        """Return what is wanted, in order, some with a `fault`. Raises where nothing can be read."""
         ...
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:

@@ -209,6 +209,9 @@ class Committer:
             return
         for want, loaded in zip(wants, await self._backend.load(wants), strict=True):
             scene = scenes[want.tenant]
+            if loaded.fault is not None:
+                scene.fault = loaded.fault
+                continue
             self._meet(want.tenant, loaded)
             _learn(scene, loaded)
             for subject in want.subjects - loaded.users.keys():
@@ -236,6 +239,10 @@ class Committer:
         again: list[TenantMove | AttemptMove] = []
         wants: list[Want] = []
         for tenant, moves in groups.items():
+            fault = scenes[tenant].fault
+            if fault is not None:
+                self._give_up(list(moves), fault)
+                continue
             folded, late, want = self._fold(tenant, scenes[tenant], moves, now)
             if folded.answers:
                 pending.append(folded)

@@ -40,6 +40,7 @@ from policies.quota import IDLE
 from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
+    from gateway.errors import Fault
     from gateway.store.contract import Shut
     from policies.model import Job
 
@@ -60,6 +61,7 @@ class Scene(Struct):
 
     A key that is not here is taken for free where it is to be bound: the commit proves it. `fenced` are
     leases known to be lost, as job or delivery and fence. `endpoints` are all of the tenant's, once known.
+    With a `fault` the tenant cannot be read.
     """
 
     state: TenantState
@@ -70,6 +72,7 @@ class Scene(Struct):
     docs: dict[tuple[Kind, str], Doc | None] = {}
     deliveries: dict[str, Delivery | None] = {}
     endpoints: dict[str, Endpoint] | None = None
+    fault: Fault | None = None
 
 
 class Draft:

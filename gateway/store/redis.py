@@ -1,16 +1,15 @@
-"""The store in one Redis that many processes share.
+"""The store in a Redis that many processes share.
 
 The same engine as over SQLite: here is only what it needs of a data base. Money moves by one script
 (`scripts/commit.lua`), which compares and writes and holds no rule; everything of a tenant lies in one
 shard (`redis_keys.py`). A commit is good for two seconds: until then a lost reply is asked for again
-with the same bytes and number, after that it is dead, and its number tells what became of it. Standalone
-only: there is no replica whose word would be waited for.
+with the same bytes and number, after that it is dead, and its number tells what became of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from gateway.errors import Refusal, StoreUnavailable
@@ -33,7 +32,8 @@ from gateway.store.redis_backlog import backlog
 from gateway.store.redis_commit import Commits
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
-from gateway.store.redis_link import Command, Link
+from gateway.store.redis_link import Command
+from gateway.store.redis_nodes import Nodes, nodes_of
 from gateway.store.redis_queue import Queue
 from gateway.store.redis_shelf import RedisShelf
 from gateway.store.redis_site import Site
@@ -66,12 +66,11 @@ class RedisBackend:
         *,
         prefix: str = PREFIX,
         time: StoreTime | None = None,
-        link: Link | None = None,
+        link: Nodes | None = None,
     ) -> None:
         time = time or StoreTime(steady_us, wall_us)
         self.me = how.me
-        link = link or Link(place.url, password=None if place.password is None else place.password())
-        self._site = Site(link, Names(prefix), how.me, time, how.unreadable)
+        self._site = Site(link or nodes_of(place), Names(prefix), how.me, time, how.unreadable)
         self.clock = how.clock or time
         self._schema = f"{prefix}schema"
         self._commits = Commits(self._site, how.crash)
@@ -94,16 +93,26 @@ class RedisBackend:
         """Refuse a Redis that may lose what it is given, or that is not ours to use. Writes nothing."""
         try:
             await self._site.learn_time()
-            told, found = await self._site.ask([("INFO",), ("GET", self._schema)])
+            told = await self._site.link.each([("INFO",)])
+            self._judge([info for (info,) in told.values()])
+            (found,) = await self._site.ask([("GET", self._schema)])
         except StoreUnavailable as fault:
             raise Refusal(f"The store cannot be used: {fault}.") from fault
-        if refusal := unfit(facts(told)):
-            raise Refusal(refusal)
         if found is not None and int(found) != SCHEMA:
             raise Refusal(
                 f"This Redis holds schema {int(found)}; this Safelight knows schema {SCHEMA}. "
                 "Start the version that wrote it, or restore a copy from before."
             )
+
+    def _judge(self, told: Iterable[Any]) -> None:
+        """Refuse a store of which any part may lose what it is given, or is not there."""
+        for info in told:
+            if isinstance(info, StoreUnavailable):
+                raise info
+            if refusal := unfit(facts(info), scattered=self._site.link.scattered):
+                raise Refusal(refusal)
+        if not all(self._site.link.home(shard.at) for shard in self._site.names.shards):
+            raise Refusal("This Redis Cluster has slots that no node serves. See `CLUSTER SLOTS`.")
 
     async def start(self) -> None:
         """Refuse what `look` refuses, then write down whose this Redis is."""
@@ -227,7 +236,7 @@ class RedisBackend:
             (found,) = await self._site.ask([("ZRANGE", room.ix, 0, -1)])
             jobs = [name.decode() for name in found]
             replies: list[Any] = await self._site.ask(reads.everything(room, jobs))
-            examined = reads.examined(jobs, replies[-1], self._site.reading)
+            examined = reads.examined(jobs, replies, self._site.reading)
             if examined is not None:
                 return examined
         raise StoreUnavailable("the tenant changes faster than it can be read")
@@ -266,7 +275,9 @@ class RedisBackend:
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` if a write would fail now."""
-        await self._site.ask([("SET", f"{self._site.names.prefix}ping", self._site.me)])
+        names = self._site.names
+        places = [shard.at for shard in names.shards] if self._site.link.scattered else [names.prefix]
+        await self._site.survey([("SET", f"{place}ping", self._site.me) for place in places])
 
     async def close(self) -> None:
         """Give back what is leased and close all connections. Harmless twice."""

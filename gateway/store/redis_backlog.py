@@ -37,7 +37,7 @@ async def _line(site: Site, now: int, priority: Priority) -> Line:
     commands: list[Command] = []
     for key in keys:
         commands += [("ZCOUNT", key, "-inf", now), ("ZRANGE", key, 0, 0, "WITHSCORES")]
-    replies = await site.ask(commands)
+    replies = await site.survey(commands)
     oldest: list[int] = []
     for key, reply in zip(keys, replies[1::2], strict=True):
         (head,) = _heads(reply) or (None,)
@@ -45,7 +45,7 @@ async def _line(site: Site, now: int, priority: Priority) -> Line:
             head = await _believed(site, key, priority, now)
         if head is not None and head[1] <= now:
             oldest.append(head[1])
-    depth = sum(int(count) for count in replies[::2])
+    depth = sum(int(count or 0) for count in replies[::2])
     return Line(depth, min(oldest, default=None))
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
@@ -19,7 +20,8 @@ from gateway.crash import Hook
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import Applied, Change, Failed, Loaded, Outcome, Refused, Want
 from gateway.store.guard import touched
-from gateway.store.redis_link import Call, Command, Rejected, Silent
+from gateway.store.redis_keys import shard_of
+from gateway.store.redis_link import Call, Command, Gone, Rejected, Silent
 from gateway.store.redis_pack import Known, Packer
 from gateway.store.redis_reads import answered, asked, numbered
 from gateway.store.redis_site import AGAIN_SECONDS, ALIVE_SECONDS, MISTYPED
@@ -33,11 +35,11 @@ Part = list[int]
 
 
 class Batch(NamedTuple):
-    """Changes on their way, what is known of jobs they drop, and when they were decided."""
+    """Changes on their way, what is known of jobs they drop, and the moment when they were decided."""
 
     changes: Sequence[Change]
     known: dict[str, Known]
-    stamp: int
+    mark: int
 
 
 class Commits:
@@ -50,71 +52,97 @@ class Commits:
         self._turns = Turns(site)
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
-        """Return what is wanted, in order: at this process' turn, where all is shared and to be written."""
+        """Return what is wanted, in order: at this process' turn, where all is shared and to be written.
+
+        What cannot be read now has a `fault`, and troubles no other. Raises where nothing can be.
+        """
         if wants and all(want.turn and self._turns.shared(want.tenant) for want in wants):
-            return await self._turns.wait(wants)
-        commands = [command for want in wants for command in asked(self._site.names.room(want.tenant), want)]
-        replies = iter(await self._site.ask(commands))
-        return [answered(want, replies, self._site.reading) for want in wants]
+            loaded = await self._turns.wait(wants)
+        else:
+            commands = [asked(self._site.names.room(want.tenant), want) for want in wants]
+            replies = iter(await self._site.reach([each for some in commands for each in some]))
+            told = [list(islice(replies, len(some))) for some in commands]
+            loaded = [self._answered(want, some) for want, some in zip(wants, told, strict=True)]
+        faults = [each.fault for each in loaded if each.fault is not None]
+        if faults and len(faults) == len(loaded):
+            raise faults[0]
+        return loaded
+
+    def _answered(self, want: Want, replies: Sequence[Any]) -> Loaded:
+        for reply in replies:
+            if isinstance(reply, StoreUnavailable):
+                return Loaded(fault=reply)
+        return answered(want, iter(replies), self._site.reading)
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Apply each change whole or not at all; tell those that were not what is.
 
         Where all were refused, and turns are what it takes, that is the state at this process' turn.
         """
-        stamp = self._site.time()  # what is decided is decided just before
+        mark = self._site.time.mark()  # what is decided is decided just before
         async with self._one:
-            known = await self._known(changes)
+            known, found = await self._known(changes)
             if any(put.expect == 0 for change in changes for put in change.puts):
                 self._crash("held")
-            found = await self._settle(Batch(changes, known, stamp), _by_tenant(changes))
+            parts = [part for part in _by_tenant(changes) if found.keys().isdisjoint(part)]
+            found |= await self._settle(Batch(changes, known, mark), parts)
             outcomes = [found[at] for at in range(len(changes))]
             refused = [outcome for outcome in outcomes if isinstance(outcome, Refused)]
             if len(refused) < len(changes) or not all(self._in_turn(change) for change in changes):
                 return outcomes
             there = await self._turns.wait([touched(change) for change in changes])
-            return [replace(one, loaded=loaded) for one, loaded in zip(refused, there, strict=True)]
+            return [
+                replace(one, loaded=loaded) if loaded.fault is None else Failed(loaded.fault)
+                for one, loaded in zip(refused, there, strict=True)
+            ]
 
     def _in_turn(self, change: Change) -> bool:
         return change.expect is not None and self._turns.shared(change.tenant)
 
-    async def _known(self, changes: Sequence[Change]) -> dict[str, Known]:
-        """Read what must be known of jobs that are dropped."""
-        drops = [(self._site.names.room(c.tenant), drop.job) for c in changes for drop in c.drops]
+    async def _known(self, changes: Sequence[Change]) -> tuple[dict[str, Known], dict[int, Outcome]]:
+        """Read what must be known of jobs that are dropped. A change that it cannot be read for fails."""
+        drops = [(change.tenant, drop.job) for change in changes for drop in change.drops]
         commands: list[Command] = []
-        for room, job in drops:
+        for tenant, job in drops:
+            room = self._site.names.room(tenant)
             commands += [("HGET", room.job(job), "u"), ("HGETALL", room.of_job(job))]
-        replies = await self._site.ask(commands)
-        known = {}
-        for (_room, job), subject, told in zip(drops, replies[::2], replies[1::2], strict=True):
-            names = [name.decode() for name in told]
-            by = None if subject is None else subject.decode()
+        replies = await self._site.reach(commands)
+        known: dict[str, Known] = {}
+        failed: dict[str, Outcome] = {}
+        for (tenant, job), *told in zip(drops, replies[::2], replies[1::2], strict=True):
+            faults = [reply for reply in told if isinstance(reply, StoreUnavailable)]
+            if faults:
+                failed[tenant] = Failed(faults[0])
+                continue
+            by = None if told[0] is None else told[0].decode()
+            names = [name.decode() for name in told[1]]
             known[job] = Known(by, dict(zip(names[::2], names[1::2], strict=True)))
-        return known
+        return known, {at: failed[each.tenant] for at, each in enumerate(changes) if each.tenant in failed}
 
     async def _settle(self, batch: Batch, parts: Sequence[Part]) -> dict[int, Outcome]:
-        """Send parts, as many together as one script may serve; return what became of each change."""
+        """Send parts, as many together as one script may serve; return what became of each change.
+
+        A shard that fails is no trouble of the others'.
+        """
         number = self._site.number()
         tenants = [batch.changes[part[0]].tenant for part in parts]
         together = [
             [parts[at] for at in some] for some in bundles(tenants, scattered=self._site.link.scattered)
         ]
         calls = [self._call(batch, some, number) for some in together]
-        try:
-            replies = await self._site.judged(calls, number)
-        except Silent:
-            raise
-        except StoreUnavailable as lost:
-            return await self._ask(batch, parts, number, lost)
         outcomes: dict[int, Outcome] = {}
-        for some, judged in zip(together, replies, strict=True):
+        lost: list[Part] = []
+        for some, judged in zip(together, await self._site.judged(calls, number), strict=True):
             if isinstance(judged, Rejected):
                 outcomes |= await self._apart(batch, some, judged)
-                continue
-            for part, verdicts in zip(some, judged.groups, strict=True):
-                for at, verdict in zip(part, verdicts, strict=True):
-                    outcomes[at] = self._outcome(batch.changes[at], verdict, judged.read)
-        return outcomes
+            elif isinstance(judged, StoreUnavailable):
+                outcomes |= _failed(some, judged)
+                lost += [] if isinstance(judged, Silent | Gone) else some
+            else:
+                for part, verdicts in zip(some, judged.groups, strict=True):
+                    for at, verdict in zip(part, verdicts, strict=True):
+                        outcomes[at] = self._outcome(batch.changes[at], verdict, judged.read)
+        return outcomes | (await self._ask(batch, lost, number) if lost else {})
 
     def _call(self, batch: Batch, parts: Sequence[Part], number: int) -> Call:
         """Return the script's call for parts, with the reads of what their moves will want if refused."""
@@ -124,7 +152,8 @@ class Commits:
             [numbered(packer.sheet, room(changes[at].tenant), touched(changes[at])) for at in part]
             for part in parts
         ]
-        return self._site.commit(packer.sheet, number, batch.stamp, groups, reads)
+        stamp = self._site.stamp(shard_of(changes[parts[0][0]].tenant), batch.mark)
+        return self._site.commit(packer.sheet, number, stamp, groups, reads)
 
     def _outcome(self, change: Change, verdict: list[Any], read: Iterator[list[Any]]) -> Outcome:
         """Return what a verdict means, with the state as it is for what was refused."""
@@ -140,23 +169,25 @@ class Commits:
         there = answered(touched(change), iter(next(read)), self._site.reading)
         return Refused(there, frozenset(() if barred else lost), barred)
 
-    async def _ask(
-        self, batch: Batch, parts: Sequence[Part], number: int, lost: StoreUnavailable
-    ) -> dict[int, Outcome]:
-        """Return what became of a number that is dead by now: applied, or nothing was written."""
-        late = (batch.stamp - self._site.time()) / 1000 + ALIVE_SECONDS
+    async def _ask(self, batch: Batch, parts: Sequence[Part], number: int) -> dict[int, Outcome]:
+        """Return what was applied of a number that is dead by now; of the rest nothing was written.
+
+        Where that cannot be told either, it is not known.
+        """
+        late = (batch.mark - self._site.time.mark()) / 1_000_000 + ALIVE_SECONDS
         if late > 0:
             await asyncio.sleep(late + AGAIN_SECONDS)
         field, room = f"op:{self._site.me}", self._site.names.room
-        kept = await self._site.ask(
+        kept = await self._site.reach(
             [("HGET", room(batch.changes[part[0]].tenant).t, field) for part in parts]
         )
         outcomes: dict[int, Outcome] = {}
         for part, text in zip(parts, kept, strict=True):
-            last, _, rest = (text or b"0:").decode().partition(":")
+            if text is None or isinstance(text, StoreUnavailable):
+                continue
+            last, _, rest = text.decode().partition(":")
             letters = rest.partition(":")[0] if int(last) == number else "-" * len(part)
-            for at, letter in zip(part, letters, strict=True):
-                outcomes[at] = Applied() if letter == "a" else Failed(lost)
+            outcomes |= {at: Applied() for at, letter in zip(part, letters, strict=True) if letter == "a"}
         return outcomes
 
     async def _apart(self, batch: Batch, parts: Sequence[Part], why: Rejected) -> dict[int, Outcome]:
@@ -165,11 +196,15 @@ class Commits:
         What is no trouble of a tenant's is everybody's, and is not asked again.
         """
         if len(parts) == 1 or why.code != "ERR":
-            return dict.fromkeys((at for part in parts for at in part), Failed(why.fault()))
+            return _failed(parts, why.fault())
         outcomes: dict[int, Outcome] = {}
         for part in parts:
             outcomes |= await self._settle(batch, [part])
         return outcomes
+
+
+def _failed(parts: Iterable[Part], why: StoreUnavailable) -> dict[int, Outcome]:
+    return dict.fromkeys((at for part in parts for at in part), Failed(why))
 
 
 def _by_tenant(changes: Sequence[Change]) -> list[Part]:

@@ -19,13 +19,13 @@ def facts(told: bytes) -> dict[str, str]:
     return {name: value for name, colon, value in lines if colon}
 
 
-def unfit(of: Mapping[str, str]) -> str | None:
-    """Say why a Redis cannot be the store, and what to set; None where it can."""
+def unfit(of: Mapping[str, str], *, scattered: bool = False) -> str | None:
+    """Say why a Redis cannot be the store, or a part of a `scattered` one, and what to set; else None."""
     version = of.get("redis_version", "0")
     if int(version.partition(".")[0] or 0) < OLDEST:
         return f"This Redis is of version {version}: {OLDEST}.0 or later is needed."
-    if of.get("cluster_enabled") != "0":
-        return "This Redis is part of a Cluster, which is not supported yet: give one that stands alone."
+    if of.get("cluster_enabled") != str(int(scattered)):
+        return "This Redis is part of a Cluster: give it as redis+cluster://HOST:PORT."
     if of.get("role") != "master":
         return "This Redis is a replica: give the primary's address."
     if of.get("maxmemory_policy") != "noeviction":

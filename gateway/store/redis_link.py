@@ -1,4 +1,4 @@
-"""Commands to Redis and their replies: connections, time limits, and what a failure means.
+"""Commands to one Redis and their replies: connections, time limits, and what a failure means.
 
 The one room of the client library, whose own retries are off: it would repeat a script whose reply was
 lost. All commands of a call travel together with a nonce that must come back, from each script before its
@@ -10,7 +10,7 @@ known here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
@@ -32,6 +32,9 @@ ANSWER_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 5.0
 """How long a listener hears nothing before it asks for a sign of life."""
 
+ONE: Final = "one"
+"""The name of the only primary there is."""
+
 Value = str | int | float | bytes
 Command = tuple[Value, ...]
 
@@ -42,6 +45,14 @@ class Silent(StoreUnavailable):
 
 class Cut(StoreUnavailable):
     """A connection broke, or could not be made."""
+
+
+class Away(Cut):
+    """No connection could be made: nothing was sent."""
+
+
+class Gone(StoreUnavailable):
+    """It is known not to be there, so it was sent nothing. Soon it will be tried again."""
 
 
 class Script(NamedTuple):
@@ -77,10 +88,7 @@ def script(name: str) -> Script:
 
 
 class Link:
-    """Connections to one Redis. Opens none before the first call.
-
-    `scattered`: whether what a script touches must lie in one shard, since shards may lie on several hosts.
-    """
+    """Connections to one Redis: the `Nodes` of one. Opens none before the first call."""
 
     scattered = False
 
@@ -115,9 +123,31 @@ class Link:
                 raise reply.fault()
         return replies
 
+    async def reach(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the reply of each, in order, or the fault that stood in the way."""
+        try:
+            replies = await self.exchange(commands)
+        except StoreUnavailable as fault:
+            return [fault] * len(commands)
+        return [reply.fault() if isinstance(reply, Rejected) else reply for reply in replies]
+
+    async def each(self, commands: Sequence[Command]) -> dict[str, list[Any]]:
+        """Return what each primary replies, or the fault that stood in the way, by its name."""
+        return {ONE: await self.reach(commands)}
+
+    def home(self, _key: str) -> str:
+        """Return the name of the primary that has a key."""
+        return ONE
+
     async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts; return the answer of each, or why it was `Rejected`."""
-        commands = [_called(call) for call in calls]
+        """Run scripts; return the answer of each, why it was `Rejected`, or what stood in the way."""
+        try:
+            return await self._run(calls)
+        except StoreUnavailable as fault:
+            return [fault] * len(calls)
+
+    async def _run(self, calls: Sequence[Call]) -> list[Any]:
+        commands = [called(call) for call in calls]
         replies = await self.exchange(commands, signed=True)
         unknown = [at for at, reply in enumerate(replies) if _forgotten(reply)]
         if unknown:
@@ -127,11 +157,14 @@ class Link:
                 replies[at] = reply
         return replies
 
-    async def exchange(self, commands: Sequence[Command], *, signed: bool = False) -> list[Any]:
+    async def exchange(
+        self, commands: Sequence[Command], *, signed: bool = False, asked: Container[int] = ()
+    ) -> list[Any]:
         """Send commands together; return the reply of each, or why it was `Rejected`.
 
-        `signed`: they are scripts, each of which gives back the nonce. Raises `StoreUnavailable` where not
-        all replies came: what was sent may have been done.
+        `signed`: they are scripts, each of which gives back the nonce. `asked` are the places of those whose
+        slot is only on its way here. Raises `StoreUnavailable` where not all replies came: what was sent may
+        have been done.
         """
         if not commands:
             return []
@@ -142,9 +175,9 @@ class Link:
         try:
             connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as error:
-            raise _fault(error) from error
+            raise _unmade(error) from error
         try:
-            return await _exchange(connection, commands, nonce, signed=signed)
+            return await _exchange(connection, commands, nonce, signed=signed, asked=asked)
         except (RedisError, OSError, TimeoutError) as error:
             raise _fault(error) from error
         finally:
@@ -177,16 +210,21 @@ class Link:
 
 
 async def _exchange(
-    connection: AbstractConnection, commands: Sequence[Command], nonce: bytes, *, signed: bool
+    connection: AbstractConnection,
+    commands: Sequence[Command],
+    nonce: bytes,
+    *,
+    signed: bool,
+    asked: Container[int],
 ) -> list[Any]:
     """Send and read; a connection whose replies were not all read, in order, is closed."""
     whole = False
     try:
         if signed:
-            replies = await _signed(connection, commands, nonce)
+            replies = await _signed(connection, commands, nonce, asked)
         else:
-            await _send(connection, [*commands, ("ECHO", nonce)])
-            replies = [await _reply(connection) for _ in commands]
+            await _send(connection, [*commands, ("ECHO", nonce)], asked)
+            replies = await _replies(connection, len(commands), asked)
             _same(await _reply(connection), nonce)
         whole = True
         return replies
@@ -195,21 +233,25 @@ async def _exchange(
             await connection.disconnect(nowait=True)
 
 
-async def _signed(connection: AbstractConnection, commands: Sequence[Command], nonce: bytes) -> list[Any]:
+async def _signed(
+    connection: AbstractConnection, commands: Sequence[Command], nonce: bytes, asked: Container[int]
+) -> list[Any]:
     """Send scripts, read what they answer. An error brings no nonce: where it is the last, one is asked."""
-    await _send(connection, [(*command, nonce) for command in commands])
-    replies = [await _reply(connection) for _ in commands]
+    await _send(connection, [(*command, nonce) for command in commands], asked)
+    replies = await _replies(connection, len(commands), asked)
     for at, reply in enumerate(replies):
         if not isinstance(reply, Rejected):
             told, replies[at] = reply if isinstance(reply, list) and len(reply) == 2 else (None, None)
             _same(told, nonce)
     if isinstance(replies[-1], Rejected):
-        await _send(connection, [("ECHO", nonce)])
+        await _send(connection, [("ECHO", nonce)], ())
         _same(await _reply(connection), nonce)
     return replies
 
 
-async def _send(connection: AbstractConnection, commands: Sequence[Command]) -> None:
+async def _send(connection: AbstractConnection, commands: Sequence[Command], asked: Container[int]) -> None:
+    if asked:
+        commands = [each for at, command in enumerate(commands) for each in _asking(command, at in asked)]
     await connection.send_packed_command([packed(commands)], check_health=False)
 
 
@@ -222,6 +264,20 @@ def packed(commands: Sequence[Command]) -> bytes:
             text = value if isinstance(value, bytes) else str(value).encode()
             parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
     return b"".join(parts)
+
+
+def _asking(command: Command, asked: bool) -> tuple[Command, ...]:  # noqa: FBT001 - one line, one caller
+    return (("ASKING",), command) if asked else (command,)
+
+
+async def _replies(connection: AbstractConnection, count: int, asked: Container[int]) -> list[Any]:
+    """Read replies in order, passing over those to the word that asks."""
+    replies = []
+    for at in range(count):
+        if at in asked:
+            await _reply(connection)
+        replies.append(await _reply(connection))
+    return replies
 
 
 def _same(told: object, nonce: bytes) -> None:
@@ -247,12 +303,20 @@ async def _next(connection: AbstractConnection, seconds: float) -> Any:
     return reply
 
 
-def _called(call: Call) -> Command:
+def called(call: Call) -> Command:
+    """Return the command that runs a script Redis knows."""
     return ("EVALSHA", call.script.sha, len(call.keys), *call.keys, *call.values)
 
 
 def _forgotten(reply: object) -> bool:
     return isinstance(reply, Rejected) and reply.code == "NOSCRIPT"
+
+
+def _unmade(error: BaseException) -> StoreUnavailable:
+    """Return why there is no connection: it was too slow, all are taken, or none could be made."""
+    crowded = isinstance(error.__cause__, TimeoutError)
+    fault = _fault(error)
+    return fault if crowded or isinstance(fault, Silent) else Away(str(fault))
 
 
 def _fault(error: BaseException) -> StoreUnavailable:

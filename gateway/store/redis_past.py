@@ -44,7 +44,7 @@ class Removals:
     def call(self, number: int) -> Call:
         """Return the script's call, under a number."""
         site = self._site
-        head = (f"{site.me}.sweep", number, site.time(), site.names.wake)
+        head = (f"{site.me}.sweep", number, site.stamp(self.room.shard), site.names.wake)
         group = [(self._group, self._changes)]
         return site.call("commit", list(self._sheet.keys), (*head, self._sheet.types, group), ())
 
@@ -70,7 +70,7 @@ async def remove(site: Site, some: Iterable[Removals]) -> int:
 async def oldest(site: Site, name: str, before: int | None, budget: int) -> list[str]:
     """Return what the shards' lists of a name hold up to an instant (None: all), oldest first."""
     edge = "+inf" if before is None else before
-    replies = await site.ask(
+    replies = await site.survey(
         [
             ("ZRANGEBYSCORE", getattr(shard, name), "-inf", edge, "WITHSCORES", "LIMIT", 0, budget)
             for shard in site.names.shards

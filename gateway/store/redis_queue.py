@@ -9,9 +9,10 @@ holds it takes back when it ends. A process that dies keeps its leases until the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from gateway.errors import StoreUnavailable
 from gateway.store.backend import TURN_TENANTS, UNREADABLE_MS, News
 from gateway.store.contract import Claim
 from gateway.store.redis_keys import ref, shard_of
@@ -42,20 +43,28 @@ class Queue:
         self.held: dict[tuple[str, str], Lease] = {}
 
     async def claim(self, n: int, now: int, until: int, priority: Priority) -> list[Claim]:
-        """Lease up to `n` due jobs of a line until `until`, tenants in turn."""
+        """Lease up to `n` due jobs of a line until `until`, tenants in turn.
+
+        A shard that fails is left out; raises where nothing is leased for that reason.
+        """
         claims: list[Claim] = []
+        out: dict[int, StoreUnavailable] = {}
         while len(claims) < n:
-            waiting = await self._waiting(n - len(claims), now, priority)
+            waiting = await self._waiting(n - len(claims), now, priority, out)
             if not waiting:
                 break
             weights = await self._weighed(waiting)
-            leases = await self._lease(weights, n - len(claims), (now, until), priority)
+            answers = await self._lease(weights, n - len(claims), (now, until), priority)
+            out |= {at: answer for at, answer in answers.items() if isinstance(answer, StoreUnavailable)}
+            leases = [each for some in answers.values() if isinstance(some, list) for each in some]
             claims += await self._read(leases, now)
+        if out and not claims:
+            raise next(iter(out.values()))
         return claims
 
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
-        heads = await self._site.ask(
+        heads = await self._site.survey(
             [
                 ("ZRANGE", shard.turns(priority), 0, 0, "WITHSCORES")
                 for shard in self._site.names.shards
@@ -89,13 +98,16 @@ class Queue:
         if held is not None and held[2] == fence:
             del self.held[tenant, job]
 
-    async def _waiting(self, n: int, now: int, priority: Priority) -> list[tuple[float, str]]:
-        """Return the tenants whose turn has come, the longest waiting first."""
+    async def _waiting(
+        self, n: int, now: int, priority: Priority, out: Container[int]
+    ) -> list[tuple[float, str]]:
+        """Return the tenants whose turn has come, the longest waiting first; none of shards left out."""
         most = max(n, TURN_TENANTS)
-        heads = await self._site.ask(
+        shards = [shard for at, shard in enumerate(self._site.names.shards) if at not in out]
+        heads = await self._site.survey(
             [
                 ("ZRANGEBYSCORE", key, "-inf", f"({now + 1}", "WITHSCORES", "LIMIT", 0, most)
-                for key in (shard.turns(priority) for shard in self._site.names.shards)
+                for key in (shard.turns(priority) for shard in shards)
             ]
         )
         found = [
@@ -108,18 +120,18 @@ class Queue:
     async def _weighed(self, waiting: Sequence[tuple[float, str]]) -> dict[str, int]:
         """Return the tenants in order, with how many jobs each gets a turn."""
         names = self._site.names
-        weights = await self._site.ask([("HGET", names.shard(name).weight, name) for _at, name in waiting])
+        weights = await self._site.survey([("HGET", names.shard(name).weight, name) for _at, name in waiting])
         return {name: max(int(weight or 1), 1) for (_at, name), weight in zip(waiting, weights, strict=True)}
 
     async def _lease(
         self, weights: dict[str, int], n: int, times: tuple[int, int], priority: Priority
-    ) -> list[Lease]:
-        """Lease by turns, from now until then."""
+    ) -> dict[int, list[Lease] | StoreUnavailable]:
+        """Lease by turns, from now until then; return by shard what is leased, or why there is no answer."""
         turns = self._turns(share(weights, n), times[0])
         by_shard: defaultdict[int, list[str]] = defaultdict(list)
         for tenant in turns:
             by_shard[shard_of(tenant)].append(tenant)
-        number, stamp = self._site.number(), self._site.time()
+        number = self._site.number()
         calls: list[Call] = []
         for at, tenants in by_shard.items():
             shard = self._site.names.shards[at]
@@ -127,13 +139,14 @@ class Queue:
             keys.append(shard.line(priority))
             keys += [self._site.names.room(tenant).queue(priority) for tenant in tenants]
             asks = [(tenant, *turns[tenant]) for tenant in tenants]
-            calls.append(self._site.call("claim", keys, (number, stamp, *times, asks)))
+            calls.append(self._site.call("claim", keys, (number, self._site.stamp(at), *times, asks)))
         answers = await self._site.answers(calls)
-        return [
-            (tenants[place - 1], job, fence, priority)
-            for tenants, answer in zip(by_shard.values(), answers, strict=True)
-            for place, job, fence in answer
-        ]
+        return {
+            at: answer
+            if isinstance(answer, StoreUnavailable)
+            else [(tenants[place - 1], job, fence, priority) for place, job, fence in answer]
+            for (at, tenants), answer in zip(by_shard.items(), answers, strict=True)
+        }
 
     def _turns(self, shares: Sequence[tuple[str, int]], now: int) -> dict[str, tuple[int, float]]:
         """Return of each tenant how many it gets in all, and the turn after: behind all served before."""
@@ -151,10 +164,12 @@ class Queue:
         commands: list[Command] = [
             ("HGET", self._site.names.room(tenant).job(job), "d") for tenant, job, *_rest in leases
         ]
-        texts = await self._site.ask(commands)
+        texts = await self._site.reach(commands)
         claims, bad, over = [], [], []
         for lease, text in zip(leases, texts, strict=True):
             tenant, name, fence, _line = lease
+            if isinstance(text, StoreUnavailable):  # the lease runs out by itself
+                continue
             job = job_of(self._site.reading, name, text)
             if text is None or (job is not None and job.state.ended):
                 over.append(lease)
@@ -198,12 +213,13 @@ class Queue:
                 )
                 for tenant, job, fence, priority in some
             ]  # fmt: skip
-            values = (verb, site.time(), site.names.wake, news, rows)
+            values = (verb, site.stamp(at), site.names.wake, news, rows)
             calls.append(site.call("lease", list(sheet.keys), values))
         answers = await site.answers(calls)
         return [
             some[place - 1]
             for some, answer in zip(by_shard.values(), answers, strict=True)
+            if not isinstance(answer, StoreUnavailable)
             for place in answer
         ]
 

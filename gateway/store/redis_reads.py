@@ -168,9 +168,8 @@ def links(entries: list[Any]) -> list[TrailLink]:
 
 
 def everything(room: Room, jobs: list[str]) -> list[Command]:
-    """Return the commands that read all of a tenant, of one moment, if these are its jobs."""
+    """Return the commands that read all of a tenant, if these are its jobs: its version first and last."""
     return [
-        ("MULTI",),
         ("HMGET", room.t, "v", "d"),
         ("HGETALL", room.u),
         ("HGETALL", room.s),
@@ -180,14 +179,17 @@ def everything(room: Room, jobs: list[str]) -> list[Command]:
         ("HGETALL", room.ep),
         ("ZRANGE", room.ix, 0, -1),
         *(("HGET", room.job(job), "d") for job in jobs),
-        ("EXEC",),
+        ("HGET", room.t, "v"),
     ]
 
 
 def examined(jobs: list[str], replies: list[Any], reading: Reading) -> Examined | None:
-    """Return what the replies to `everything` hold; None where these were not the jobs."""
-    document, figures, refs, rows, trail, due, later, hooks, names, *texts = replies
-    if [name.decode() for name in names] != jobs:
+    """Return what the replies to `everything` hold; None where the tenant changed meanwhile.
+
+    All that must agree changes with the version: what was read between two of the same is of one moment.
+    """
+    document, figures, refs, rows, trail, due, later, hooks, names, *texts, version = replies
+    if document[0] != version or [name.decode() for name in names] != jobs:
         return None
     named = pairs(refs)
     figured = pairs(figures)

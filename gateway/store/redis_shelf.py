@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.errors import StoreUnavailable
 from gateway.store.backend import UNREADABLE_MS, News
 from gateway.store.contract import DeliveryPage, Notice
 from gateway.store.redis_keys import ref, shard_of, unref
@@ -39,7 +40,7 @@ class Lease(NamedTuple):
 
 
 class RedisShelf:
-    """A `Shelf` over one Redis. `held` is what this process has leased."""
+    """A `Shelf` over Redis. `held` is what this process has leased."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -157,7 +158,7 @@ class RedisShelf:
     async def _lines(self, busy: Sequence[str], n: int, now: int | None) -> list[Line]:
         """Return the endpoints with something due by `now` (None: at any time), the oldest first."""
         most = n + len(busy)
-        replies = await self._site.ask(
+        replies = await self._site.survey(
             [
                 ("ZRANGEBYSCORE", shard.dturn, "-inf", "+inf" if now is None else now, "WITHSCORES",
                  "LIMIT", 0, most)
@@ -174,7 +175,7 @@ class RedisShelf:
     async def _lease(self, lines: Sequence[Line], n: int, each: int, now: int, until: int) -> list[Lease]:
         """Lease the oldest due of these endpoints."""
         room, site = self._site.names.room, self._site
-        heads = await site.ask(
+        heads = await site.survey(
             [
                 ("ZRANGEBYSCORE", room(of).pending(to), "-inf", now, "WITHSCORES", "LIMIT", 0, each)
                 for _due, to, of in lines
@@ -199,12 +200,14 @@ class RedisShelf:
         for to, of in chosen:
             by_shard[shard_of(of)].append((to, of))
         site, calls = self._site, []
-        number, stamp = site.number(), site.time()
-        head = (number, stamp, now, until)
+        number = site.number()
         for at, some in by_shard.items():
+            head = (number, site.stamp(at), now, until)
             calls.append(self._taking(at, [(*each, chosen[each]) for each in some], head))
         got: dict[tuple[str, str], Lease] = {}
         for some, answer in zip(by_shard.values(), await site.answers(calls), strict=True):
+            if isinstance(answer, StoreUnavailable):  # others' are not held up by it
+                continue
             for place, name, fence in answer:
                 to, of = some[place - 1]
                 got[name, of] = Lease(of, to, name, fence)
@@ -270,6 +273,6 @@ class RedisShelf:
                 )
                 for of, to, name, fence, due in some
             ]  # fmt: skip
-            values = (verb, site.time(), site.names.wake, news, rows)
+            values = (verb, site.stamp(at), site.names.wake, news, rows)
             calls.append(site.call("lease", list(sheet.keys), values))
         await site.answers(calls)

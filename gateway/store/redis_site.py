@@ -1,4 +1,4 @@
-"""One process at one Redis: its connections, the keys' names, its number among the others, the time.
+"""One process at its Redis: its connections, the keys' names, its number among the others, the time.
 
 What writes is sent by `surely`: where the reply is lost the same bytes go again, for as long as Redis
 would still take them. Scripts refuse what is older than that, so whoever gets no answer at all knows that
@@ -17,10 +17,11 @@ import msgspec
 from gateway.errors import StoreUnavailable
 from gateway.store.reads import Reading
 from gateway.store.redis_keys import Names
-from gateway.store.redis_link import Call, Command, Cut, Link, Rejected, Script, Silent, script
+from gateway.store.redis_link import Call, Command, Cut, Gone, Rejected, Script, Silent, script
 from gateway.store.redis_time import StoreTime
 
 if TYPE_CHECKING:
+    from gateway.store.redis_nodes import Nodes
     from gateway.store.redis_pack import Sheet
 
 ALIVE_SECONDS: Final = 2.0
@@ -49,12 +50,13 @@ class Site:
     """What all parts of the back end share."""
 
     def __init__(
-        self, link: Link, names: Names, me: str, time: StoreTime, unreadable: Callable[[str], None]
+        self, link: Nodes, names: Names, me: str, time: StoreTime, unreadable: Callable[[str], None]
     ) -> None:
         self.link = link
         self.names = names
         self.me = me
         self.time = time
+        self.time.led_by(lambda: link.home(names.shards[0].at))
         self.reading = Reading(unreadable)
         self._scripts: dict[str, Script] = {name: script(name) for name in SCRIPTS}
         self._numbers = itertools.count(1)
@@ -67,43 +69,81 @@ class Site:
         """Return a call of a script, each of its values packed. Raises where one cannot be."""
         return Call(self._scripts[name], keys, [_pack.encode(value) for value in values])
 
+    def stamp(self, shard: int, mark: int | None = None) -> int:
+        """Return a moment (now, where none is given) by the clock of whoever has a shard, in milliseconds."""
+        node = self.link.home(self.names.shards[shard].at)
+        return self.time.at(self.time.mark() if mark is None else mark, node)
+
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Send what may be done twice, such as reads; return the replies, in order.
+        """Send what may be done twice, such as reads; return the replies, in order."""
+        return _whole(await self.reach(commands))
+
+    async def survey(self, commands: Sequence[Command]) -> list[Any]:
+        """Return what there is to hear of lists: an empty one for a shard that cannot be asked now.
+
+        Raises where none can.
+        """
+        replies = await self.reach(commands)
+        faults = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+        if faults and len(faults) == len(replies):
+            raise faults[0]
+        return [[] if isinstance(reply, StoreUnavailable) else reply for reply in replies]
+
+    async def reach(self, commands: Sequence[Command]) -> list[Any]:
+        """Send what may be done twice; return the reply of each, or the fault that stood in the way.
 
         A connection that broke while nobody used it is noticed by this, so there is a second try.
         """
+        replies: list[Any] = [Silent("redis: no answer")] * len(commands)
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                try:
-                    return await self.link.ask(commands)
-                except Cut:
-                    return await self.link.ask(commands)
+                replies = await self.link.reach(commands)
+                broken = [at for at, reply in enumerate(replies) if isinstance(reply, Cut)]
+                if broken:
+                    again = await self.link.reach([commands[at] for at in broken])
+                    for at, reply in zip(broken, again, strict=True):
+                        replies[at] = reply
         except TimeoutError:
-            raise Silent("redis: no answer") from None
+            pass
+        return replies
 
     async def surely(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts that may be sent twice; return the reply of each, or why it was `Rejected`.
+        """Run scripts that may be sent twice; return the reply of each, or why there is none.
 
-        Raises `Silent` where Redis does not answer, and what stood in the way where it cannot be reached.
+        That is why it was `Rejected`, `Silent` where Redis does not answer, what stood in the way where it
+        cannot be reached, or `Gone` where it is known not to be there and was sent nothing.
         """
-        fault: StoreUnavailable = Silent("redis: no answer")
+        quiet = Silent("redis: no answer")
+        replies: list[Any] = [quiet] * len(calls)
+        left, sent = list(range(len(calls))), set[int]()
         loop = asyncio.get_running_loop()
         until = loop.time() + PATIENCE_SECONDS
         try:
             async with asyncio.timeout_at(until):
-                while loop.time() < until:  # a cancellation may be lost in the library
-                    try:
-                        return await self.link.run(calls)
-                    except StoreUnavailable as raised:
-                        fault = raised
-                    await asyncio.sleep(AGAIN_SECONDS)
+                while left and loop.time() < until:  # a cancellation may be lost in the library
+                    again = await self.link.run([calls[at] for at in left])
+                    for at, reply in zip(left, again, strict=True):
+                        replies[at] = quiet if isinstance(reply, Gone) and at in sent else reply
+                    sent.update(left)
+                    left = [at for at, reply in zip(left, again, strict=True) if _again(reply)]
+                    if left:
+                        await asyncio.sleep(AGAIN_SECONDS)
         except TimeoutError:
             pass
-        raise fault
+        return replies
 
     async def answers(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts that may be sent twice; return what each replied. One that was refused is a fault."""
-        return [unpack(reply) for reply in await self._done(calls)]
+        """Run scripts that may be sent twice; return what each answered, or the fault it came to.
+
+        Whose clock is not as it was thought to be is asked for the time. Raises where there are only faults.
+        """
+        replies = await self.surely(calls)
+        if any(isinstance(reply, Rejected) and reply.code == "LATE" for reply in replies):
+            await self.learn_time()
+        faults = [fault for fault in map(fault_of, replies) if fault is not None]
+        if faults and len(faults) == len(replies):
+            raise faults[0]
+        return [fault_of(reply) or unpack(reply) for reply in replies]
 
     def commit(
         self, sheet: Sheet, number: int, stamp: int, groups: Sequence[object], reads: Sequence[object] = ()
@@ -112,39 +152,64 @@ class Site:
         values = (self.me, number, stamp, self.names.wake, sheet.types, groups)
         return self.call("commit", list(sheet.keys), values, reads)
 
-    async def judged(self, calls: Sequence[Call], number: int) -> list[Judged | Rejected]:
-        """Run commits of a number; return what each said, or why it was `Rejected`. Raises as `surely`."""
+    async def judged(self, calls: Sequence[Call], number: int) -> list[Judged | Rejected | StoreUnavailable]:
+        """Run commits of a number; return what each said, or why there is no word of it, as `surely` does."""
         sent = self.time.mark()
         replies = await self.surely(calls)
-        return [each if isinstance(each, Rejected) else self._heard(each, sent, number) for each in replies]
+        return [
+            reply
+            if isinstance(reply, Rejected | StoreUnavailable)
+            else self._heard(call, reply, sent, number)
+            for call, reply in zip(calls, replies, strict=True)
+        ]
 
-    def _heard(self, reply: Any, sent: int, number: int) -> Judged:
+    def _heard(self, call: Call, reply: Any, sent: int, number: int) -> Judged | StoreUnavailable:
         answer, now, groups = unpack(reply[0])
-        self.time.learn(sent, now)
+        self.time.learn(sent, now, self.link.home(call.keys[0]))
         if answer != number:
-            raise StoreUnavailable("redis: the reply is another commit's")
+            return StoreUnavailable("redis: the reply is another commit's")
         return Judged(groups, iter(reply[1]))
 
     async def applied(self, calls: Sequence[Call]) -> int:
         """Run commits that nobody decides anew; return how many of their changes were applied."""
-        told = [unpack(reply[0]) for reply in await self._done(calls)]
+        replies = await self.surely(calls)
+        for fault in map(fault_of, replies):
+            if fault is not None:
+                raise fault
+        told = [unpack(reply[0]) for reply in replies]
         letters = [verdict[0] for _n, _t, groups in told for group in groups for verdict in group]
         if "t" in letters:
             raise MISTYPED.fault()
         return letters.count("a")
 
-    async def _done(self, calls: Sequence[Call]) -> list[Any]:
-        replies = await self.surely(calls)
-        for reply in replies:
-            if isinstance(reply, Rejected):
-                raise reply.fault()
-        return replies
-
     async def learn_time(self) -> None:
-        """Ask Redis for its time."""
+        """Ask each primary for its time."""
         sent = self.time.mark()
-        ((seconds, micros),) = await self.ask([("TIME",)])
-        self.time.learn(sent, int(seconds) * 1_000_000 + int(micros))
+        told = await self.link.each([("TIME",)])
+        for node, (reply,) in told.items():
+            if isinstance(reply, StoreUnavailable):
+                raise reply
+            self.time.learn(sent, int(reply[0]) * 1_000_000 + int(reply[1]), node)
+
+
+def fault_of(reply: object) -> StoreUnavailable | None:
+    """Return the fault that came in place of a reply; None where a reply came."""
+    if isinstance(reply, Rejected):
+        return reply.fault()
+    return reply if isinstance(reply, StoreUnavailable) else None
+
+
+def _whole(replies: list[Any]) -> list[Any]:
+    """Return replies, or raise the first fault among them."""
+    for reply in replies:
+        if isinstance(reply, StoreUnavailable):
+            raise reply
+    return replies
+
+
+def _again(reply: object) -> bool:
+    """Say whether what came is worth another try."""
+    return isinstance(reply, StoreUnavailable) and not isinstance(reply, Gone)
 
 
 def unpack(reply: bytes) -> Any:

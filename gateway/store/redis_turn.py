@@ -13,14 +13,16 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from gateway.errors import StoreUnavailable
+from gateway.store.backend import Loaded
 from gateway.store.redis_keys import shard_of
 from gateway.store.redis_link import Rejected
 from gateway.store.redis_pack import Packer
 from gateway.store.redis_reads import answered, numbered
-from gateway.store.redis_site import MISTYPED
+from gateway.store.redis_site import MISTYPED, fault_of
 
 if TYPE_CHECKING:
-    from gateway.store.backend import Loaded, Want
+    from gateway.store.backend import Want
     from gateway.store.redis_link import Call
     from gateway.store.redis_site import Site
 
@@ -87,11 +89,14 @@ class Turns:
             packer = Packer(self._site.names)
             groups = [packer.asking(wants[at].tenant) for at in some]
             reads = [[numbered(packer.sheet, room(wants[at].tenant), wants[at])] for at in some]
-            calls.append(self._site.commit(packer.sheet, number, self._site.time(), groups, reads))
+            stamp = self._site.stamp(shard_of(wants[some[0]].tenant))
+            calls.append(self._site.commit(packer.sheet, number, stamp, groups, reads))
         told: dict[int, tuple[int, Loaded]] = {}
         for some, judged in zip(together, await self._site.judged(calls, number), strict=True):
-            if isinstance(judged, Rejected):
-                raise judged.fault()
+            fault = fault_of(judged)
+            if fault is not None or isinstance(judged, Rejected | StoreUnavailable):
+                told |= {at: (0, Loaded(fault=fault)) for at in some}
+                continue
             for at, ((letter, *place),) in zip(some, judged.groups, strict=True):
                 if letter == "t":
                     raise MISTYPED.fault()

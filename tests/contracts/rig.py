@@ -34,6 +34,7 @@ from gateway.store.redis import RedisBackend
 from gateway.store.sqlite import SqliteBackend
 from policies import lifecycle, quota
 from policies.model import Attempt, Deny, Job, JobRequest, Output, Step, Usage
+from tests.fakes.cluster import one
 from tests.fakes.redis import server
 
 NOVEMBER: Final = 1_793_534_400_000
@@ -76,7 +77,16 @@ def open_redis(place: Path, clock: Clock) -> Backend:
     return RedisBackend(Place(server().url), How(uuid4().hex, clock), prefix=f"{place.name}:")
 
 
-OPENERS: Final[dict[str, Callable[[Path, Clock], Backend]]] = {"redis": open_redis, "sqlite": open_sqlite}
+def open_cluster(place: Path, clock: Clock) -> Backend:
+    """Open the Redis back end on a Cluster of one node, which refuses keys of two slots in one script."""
+    return RedisBackend(Place(one().url), How(uuid4().hex, clock), prefix=f"{place.name}:")
+
+
+OPENERS: Final[dict[str, Callable[[Path, Clock], Backend]]] = {
+    "cluster": open_cluster,
+    "redis": open_redis,
+    "sqlite": open_sqlite,
+}
 
 
 class Rig:

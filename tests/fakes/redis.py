@@ -16,7 +16,7 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,14 +29,11 @@ class Redis:
     """A running redis-server. `options` are words of its command line."""
 
     def __init__(self, *options: str) -> None:
-        program = shutil.which("redis-server")
-        if program is None:
-            raise RuntimeError("redis-server is not installed: run `make test`")
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="redis-", dir=memory if memory.is_dir() else None))
         self.port = free_port()
         self._command = [
-            program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+            program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
             "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
             *options,
         ]  # fmt: skip
@@ -69,6 +66,11 @@ class Redis:
         """Send one command on a connection of its own; return the first line of the reply."""
         with self._asked(words) as connection:
             return connection.makefile("rb").readline().rstrip()
+
+    def ask(self, *words: str) -> Any:
+        """Send one command on a connection of its own; return the whole reply, numbers as numbers."""
+        with self._asked(words) as connection, connection.makefile("rb") as told:
+            return _read(told)
 
     def facts(self, section: str) -> dict[str, str]:
         """Return what it tells of itself, by name."""
@@ -114,6 +116,27 @@ def server() -> Redis:
     running, mine = Redis("--appendfsync", "no"), os.getpid()
     atexit.register(lambda: running.remove() if os.getpid() == mine else None)
     return running
+
+
+@cache
+def program() -> str:
+    """Return the server that is tried: another one, or a Valkey, where `SAFELIGHT_REDIS` names it."""
+    found = os.environ.get("SAFELIGHT_REDIS") or shutil.which("redis-server")
+    if found is None:
+        raise RuntimeError("redis-server is not installed: run `make test`")
+    return found
+
+
+def _read(told: BinaryIO) -> Any:
+    line = told.readline().rstrip()
+    kind, rest = line[:1], line[1:]
+    if kind == b"*":
+        return [_read(told) for _ in range(int(rest))]
+    if kind == b"$":
+        return None if rest == b"-1" else told.read(int(rest) + 2)[:-2].decode()
+    if kind == b"-":
+        raise AssertionError(rest.decode())
+    return int(rest) if kind == b":" else rest.decode()
 
 
 def free_port() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -20,10 +20,12 @@ class Counting(Link):
 
     sent = 0
 
-    async def exchange(self, commands: Sequence[Command], *, signed: bool = False) -> list[Any]:
+    async def exchange(
+        self, commands: Sequence[Command], *, signed: bool = False, asked: Container[int] = ()
+    ) -> list[Any]:
         """Send and count."""
         self.sent += len(commands) + int(bool(commands) and not signed)
-        return await super().exchange(commands, signed=signed)
+        return await super().exchange(commands, signed=signed, asked=asked)
 
 
 class Processes(Rig):

@@ -1,0 +1,63 @@
+"""What the back end asks of the Redis of a URL, be it one, one that is watched, or many that are one.
+
+Keys have a home: the primary that has them. Nothing here knows what a key holds, and nothing that Redis
+may have done is sent a second time but by whoever asked for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from gateway.store.redis_cluster import Cluster
+from gateway.store.redis_link import Link
+
+if TYPE_CHECKING:
+    from gateway.store.opening import Place
+    from gateway.store.redis_link import Call, Command
+
+CLUSTER: Final = "+cluster"
+
+
+class Nodes(Protocol):
+    """One Redis, or many that are one. Opens no connection before it is first asked."""
+
+    @property
+    def scattered(self) -> bool:
+        """Whether what a script touches must lie in one shard, since shards may lie on several hosts."""
+
+    async def reach(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the reply to each command that may be done twice, or the fault that stood in the way.
+
+        Those of one shard are done in their order, none of them later than those after it.
+        """
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts; return the reply of each, why it was `Rejected`, or what stood in the way."""
+
+    async def each(self, commands: Sequence[Command]) -> dict[str, list[Any]]:
+        """Return what each primary replies, or the fault that stood in the way, by its name."""
+
+    def home(self, key: str) -> str:
+        """Return the name of the primary that has a key; empty where nobody is known to."""
+
+    def listen(self, channel: str) -> AsyncIterator[bytes | None]:
+        """Yield what is published, after None once it is subscribed; ends by a `StoreUnavailable`."""
+
+    async def close(self) -> None:
+        """Close all connections. Harmless twice."""
+
+
+def nodes_of(place: Place) -> Nodes:
+    """Return the nodes of a URL."""
+    scheme, _, rest = place.url.partition("://")
+    password = None if place.password is None else place.password()
+    if not scheme.endswith(CLUSTER):
+        return Link(place.url, password=password)
+    user, _, hosts = rest.rpartition("@")
+    scheme = scheme.removesuffix(CLUSTER)
+
+    def linked(address: str) -> Link:
+        return Link(f"{scheme}://{user}{'@' if user else ''}{address}/0", password=password)
+
+    return Cluster(hosts.rstrip("/").split(","), linked)

@@ -1,0 +1,110 @@
+"""Real Redis Clusters on loopback ports, for tests: of one node that has all slots, or of several.
+
+A slot moves with its keys from one node to another as operators do it, in steps between which a test may
+look. There are no replicas.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from functools import cache
+from typing import TYPE_CHECKING
+
+from tests.fakes.redis import SECONDS, Redis, free_port
+
+if TYPE_CHECKING:
+    from typing import Self
+
+SLOTS = 16384
+KEYS = 50
+"""Keys that move at once."""
+
+
+class Cluster:
+    """So many primaries that know each other and have a part of the slots each."""
+
+    def __init__(self, size: int = 1, *options: str) -> None:
+        words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000", *options)
+        self.nodes = [Redis(*words, "--cluster-port", str(free_port())) for _ in range(size)]
+        self._ids = [node.ask("CLUSTER", "MYID") for node in self.nodes]
+        part = -(-SLOTS // size)
+        for at, node in enumerate(self.nodes):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(at + 1))
+            node.ask("CLUSTER", "ADDSLOTSRANGE", str(at * part), str(min((at + 1) * part, SLOTS) - 1))
+        for node in self.nodes[1:]:
+            bus = node.ask("CLUSTER", "NODES").partition("@")[2].partition(" ")[0]
+            self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus)
+        until = time.monotonic() + SECONDS
+        while not all(self._stands(node) for node in self.nodes):
+            if time.monotonic() > until:
+                raise RuntimeError(self.nodes[0].ask("CLUSTER", "NODES"))
+            time.sleep(0.01)
+
+    @property
+    def url(self) -> str:
+        """Its address: two of its nodes, if it has as many."""
+        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[:2])}"
+
+    def slot(self, key: str) -> int:
+        """Return the slot of a key."""
+        return int(self.nodes[0].ask("CLUSTER", "KEYSLOT", key))
+
+    def home(self, slot: int) -> int:
+        """Return the place of the node that has a slot."""
+        for first, last, (_host, port, *_), *_ in self.nodes[0].ask("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(at for at, node in enumerate(self.nodes) if node.port == port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def begin(self, slot: int, to: int) -> int:
+        """Begin to move a slot; return the place of the node that has it."""
+        of = self.home(slot)
+        self.nodes[to].ask("CLUSTER", "SETSLOT", str(slot), "IMPORTING", self._ids[of])
+        self.nodes[of].ask("CLUSTER", "SETSLOT", str(slot), "MIGRATING", self._ids[to])
+        return of
+
+    def carry(self, slot: int, of: int, to: int, most: int = KEYS) -> bool:
+        """Move some keys of a slot; say whether there were any."""
+        keys = self.nodes[of].ask("CLUSTER", "GETKEYSINSLOT", str(slot), str(most))
+        if keys:
+            where = ("127.0.0.1", str(self.nodes[to].port), "", "0", "5000")
+            self.nodes[of].ask("MIGRATE", *where, "KEYS", *keys)
+        return bool(keys)
+
+    def end(self, slot: int, of: int, to: int) -> None:
+        """Say that a slot has moved: to the one that has it first, so that it is never nobody's."""
+        others = [node for at, node in enumerate(self.nodes) if at not in (of, to)]
+        for node in (self.nodes[to], self.nodes[of], *others):
+            node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", self._ids[to])
+
+    def move(self, slot: int, to: int) -> None:
+        """Move a slot and all its keys."""
+        of = self.begin(slot, to)
+        while self.carry(slot, of, to):
+            pass
+        self.end(slot, of, to)
+
+    def remove(self) -> None:
+        """Stop all nodes."""
+        for node in self.nodes:
+            node.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def _stands(self, node: Redis) -> bool:
+        told = node.ask("CLUSTER", "INFO")
+        return "cluster_state:ok" in told and f"cluster_known_nodes:{len(self.nodes)}\r" in told
+
+
+@cache
+def one() -> Cluster:
+    """Return the Cluster of one node of this process of the test run."""
+    running, mine = Cluster(1, "--appendfsync", "no"), os.getpid()
+    atexit.register(lambda: running.remove() if os.getpid() == mine else None)
+    return running
