@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 import re
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +33,7 @@ from gateway.webhooks import WebhookRequest, Webhooks
 from policies import quota
 from policies.egress import Allowed
 from policies.model import Job, JobRequest, Principal, Role
+from tests.fakes.clock import Clock
 from tests.fakes.jobs import PLAN
 from tests.fakes.raw_server import Act, RawServer
 
@@ -51,17 +51,6 @@ TERMS: Final = quota.Terms(WIDE, WIDE, credits_per_month=100_000)
 ADMIN: Final = frozenset({Role.USER, Role.TENANT_ADMIN})
 OK: Final = b"HTTP/1.1 204 No Content\r\n\r\n"
 FAILS: Final = b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"
-
-
-class Clock:
-    """Real milliseconds and what was added to them."""
-
-    def __init__(self) -> None:
-        self.ahead = 0
-
-    def __call__(self) -> int:
-        """Return the time."""
-        return time.time_ns() // 1_000_000 + self.ahead
 
 
 class Hasty(Lifetime):

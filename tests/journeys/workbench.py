@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import re
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -40,6 +39,7 @@ from policies import quota
 from policies.egress import Allowed
 from policies.model import Job, JobRequest, Shaping, Step, Usage
 from tests.fakes import gptimage2_ai, gptimage2_plus, openai
+from tests.fakes.clock import Clock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,17 +61,6 @@ _KINDS: Mapping[str, tuple[str, Callable[..., Fake], str]] = {
     "plus": ("gptimage2_plus", gptimage2_plus.fake, "/api/v1"),
     "ai": ("gptimage2_ai", gptimage2_ai.fake, ""),
 }
-
-
-class Clock:
-    """Real milliseconds and what was added to them."""
-
-    def __init__(self) -> None:
-        self.ahead = 0
-
-    def __call__(self) -> int:
-        """Return the time."""
-        return time.time_ns() // 1_000_000 + self.ahead
 
 
 class Hasty(Lifetime):
