@@ -38,7 +38,10 @@ export interface JobRequest {
   on_unsupported?: Open<"refuse" | "drop">;
 }
 
-/** One picture, byte for byte as it was made. `url` is good until `expires_at`; `get` renews it. */
+/**
+ * One picture, byte for byte as it was made. `url` is good until `expires_at`, and `get` renews it; where that is
+ * null, it is good for as long as the job is kept.
+ */
 export interface Output {
   index: number;
   url: string;
@@ -49,7 +52,7 @@ export interface Output {
   sha256: string;
   seed: string | null;
   variants: Record<string, string>;
-  expires_at: string;
+  expires_at: string | null;
 }
 
 export interface JobError {

@@ -5,17 +5,19 @@ from __future__ import annotations
 import gzip
 import re
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from msgspec import inspect
 
-from gateway.api.account import AccountView, ModelView
+from gateway.api.account import AccountView, LimitsView, ModelView
 from gateway.api.jobs import JobPage, QuoteView
-from gateway.api.views import JobView, OutputView
+from gateway.api.uploads import UploadView
+from gateway.api.views import JobErrorView, JobView, OutputView
 from gateway.web import LIBRARY, assets, may_have_token, page, policy
 from gateway.web.serving import App, library, playground
-from policies.model import JobRequest
+from policies.model import InputRef, JobRequest, Shortfall
 
 ASSETS = assets()
 TEXTS = {path: asset.body.decode() for path, asset in ASSETS.items()}
@@ -179,25 +181,59 @@ def test_scripts_find_their_elements() -> None:
     assert len(IDS) == len(set(IDS))
 
 
+class Field(NamedTuple):
+    """A field of an answer: whether it may be absent, and whether it may be null."""
+
+    name: str
+    absent: bool
+    null: bool
+
+
+def typed(name: str) -> list[Field]:
+    """Return the fields of an interface of the client's types, in order."""
+    text = re.sub(r"/\*.*?\*/", "", TEXTS["/client.d.ts"], flags=re.DOTALL)
+    body = text.partition(f"export interface {name} {{")[2].partition("\n}")[0]
+    while (plain := re.sub(r"\{[^{}]*\}|<[^<>]*>", "object", body)) != body:
+        body = plain
+    found = re.findall(r"^  (\w+)(\??): (.+);$", body, re.MULTILINE)
+    return [Field(field, bool(mark), "null" in kind.split(" | ")) for field, mark, kind in found]
+
+
+def fields(struct: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    """Return the fields of a struct, in order."""
+    info = inspect.type_info(struct)
+    assert isinstance(info, inspect.StructType)
+    return info.fields
+
+
 @pytest.mark.parametrize(
     ("name", "struct"),
     [
-        ("JobRequest", JobRequest),
         ("Job", JobView),
         ("Output", OutputView),
+        ("JobError", JobErrorView),
+        ("Shortfall", Shortfall),
         ("JobPage", JobPage),
+        ("Limits", LimitsView),
         ("Quote", QuoteView),
         ("Model", ModelView),
         ("Account", AccountView),
+        ("Upload", UploadView),
     ],
 )
-def test_types_name_every_field(name: str, struct: type[msgspec.Struct]) -> None:
-    """The client's types name the fields that the API has, in its order, and no others."""
-    found = re.search(
-        rf"^export interface {name} {{\n(.*?)^}}", TEXTS["/client.d.ts"], re.MULTILINE | re.DOTALL
-    )
-    assert found
-    assert tuple(re.findall(r"^  (\w+)\??:", found[1], re.MULTILINE)) == struct.__struct_fields__
+def test_types_tell_every_field(name: str, struct: type[msgspec.Struct]) -> None:
+    """The client's types have the fields of the API's answers, and say which may be absent or null."""
+    assert typed(name) == [
+        Field(each.name, not each.required, getattr(each.type, "includes_none", False))
+        for each in fields(struct)
+    ]
+
+
+@pytest.mark.parametrize(("name", "struct"), [("JobRequest", JobRequest), ("InputRef", InputRef)])
+def test_types_take_every_field(name: str, struct: type[msgspec.Struct]) -> None:
+    """The client's types take the fields of the API's requests, and want those without a default."""
+    asked = [(each.name, not each.required) for each in fields(struct)]
+    assert [(field.name, field.absent) for field in typed(name)] == asked
 
 
 def test_types_name_every_call() -> None:
