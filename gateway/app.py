@@ -39,6 +39,7 @@ from gateway.jobs import Caller, Jobs, Rulebook
 from gateway.keys import Keys
 from gateway.lifetime import Lifetime
 from gateway.outbound import Credential, Outbound, open_credential
+from gateway.pressure import Pressure
 from gateway.providers import open_adapter
 from gateway.providers.sandbox import HOST, SandboxUpstream
 from gateway.runs import Parts
@@ -187,6 +188,7 @@ class House:
 
     def _open_jobs(self) -> None:
         settings, choices = self.settings, self._choices
+        self.pressure = Pressure(self.store, settings.worker.bounds, self.telemetry, self.now)
         self.jobs = Jobs(
             self.store,
             lambda: self.book,
@@ -196,6 +198,7 @@ class House:
             self.now,
             choices.crash,
             pins=self.uploads,
+            full=self.pressure.full,
         )
         parts = Parts(
             store=self.store,
@@ -334,7 +337,10 @@ class House:
         if works and self.settings.worker.concurrency:
             self.worker.start()
             self.deliverer.start()
-        self._background = [loop.create_task(self._reload(), name="policies")]
+        self._background = [
+            loop.create_task(self._reload(), name="policies"),
+            loop.create_task(self.pressure.run(self.lifetime), name="backlog"),
+        ]
         if works:
             self._background.append(loop.create_task(self.sweeper.run(), name="sweep"))
         self.telemetry.watch(Reading.IN_FLIGHT, lambda: len(self.worker))

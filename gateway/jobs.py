@@ -40,19 +40,23 @@ from gateway.store.contract import (
 )
 from policies import access, aliases, menu, order, pricing, prompts, quota
 from policies.bundle import Bundle, Plan
-from policies.model import Deny, Job, JobRequest, JobState, Principal, Reason, Usage
+from policies.model import Deny, Job, JobRequest, JobState, Principal, Priority, Reason, Usage
 from policies.routing import Offer, Resolved, Router
 
 if TYPE_CHECKING:
     from gateway.blobs import Blobs
     from gateway.secrets import Keyring
     from gateway.store.contract import Store
-    from policies.quota import Admitted, Terms
+    from policies.quota import Admitted
 
 POSITION_KEPT_MS: Final = 1_000
 CALLERS_KEPT: Final = 10_000
 QUOTES_PER_MINUTE: Final = 60
 MINUTE_MS: Final = 60_000
+
+
+Full = Callable[[Priority], Deny | None]
+"""Says why no new job of a line is taken now, if none is."""
 
 
 class Rulebook(Struct, frozen=True):
@@ -125,8 +129,10 @@ class Jobs:
         crash: Hook = nowhere,
         *,
         pins: Pins,
+        full: Full = lambda _priority: None,
     ) -> None:
         self.now = now
+        self._full = full
         self._pins = pins
         self._crash = crash
         self._store = store
@@ -193,7 +199,7 @@ class Jobs:
                 raise Problem.of(prepared)
             decide = _denying(prepared)
         else:
-            decide = _admitting(job.id, prepared.price.total, who.terms)
+            decide = quota.admission(job.id, prepared.price.total, who.terms, self._full(job.priority))
             self._crash("accepted")
         answer = await self._store.submit(job, decide, self._line("job.submit", job), key=bound)
         match answer:
@@ -293,7 +299,8 @@ class Jobs:
             return _refused(prepared)
         usage = await self._store.usage(who.principal.tenant, who.principal.subject)
         resolved, price = prepared.resolved, prepared.price
-        admitted = quota.admit(usage, self.now(), job="", price=price.total, terms=who.terms)
+        full = self._full(order.priority(who.tenant_plan, who.user_plan))
+        admitted = quota.admission("", price.total, who.terms, full)(usage, self.now())
         denied = admitted if isinstance(admitted, Deny) else None
         shaping = prompts.shaping(resolved.request, self._rulebook().bundle.styles)
         return Quoted(
@@ -481,13 +488,6 @@ def _refused(deny: Deny) -> Quoted:
         rule=deny.rule,
         retry_after_ms=deny.retry_after_ms,
     )
-
-
-def _admitting(job: str, price: int, terms: Terms) -> Callable[[Usage, int], Admitted | Deny]:
-    def decide(usage: Usage, now: int) -> Admitted | Deny:
-        return quota.admit(usage, now, job=job, price=price, terms=terms)
-
-    return decide
 
 
 def _denying(deny: Deny) -> Callable[[Usage, int], Admitted | Deny]:

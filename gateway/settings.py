@@ -21,6 +21,7 @@ from gateway.secrets import Secret
 from gateway.store.opening import Place
 from policies import egress
 from policies.bundle import Name
+from policies.order import Bounds
 
 Role = Literal["all", "api", "worker"]
 """What one `serve` process does."""
@@ -132,13 +133,21 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """How jobs are made. `concurrency` 0 makes none here.
 
     `attempt_seconds` bounds one call that makes an image and is shorter than `drain_seconds`, so that a
-    stop lets paid calls finish. A job not made within `job_deadline_seconds` fails and is refunded.
+    stop lets paid calls finish. A job not made within `job_deadline_seconds` fails and is refunded. New
+    jobs are answered `queue_full` while `queue_depth` wait, of all tenants, or the first has waited for half
+    of that deadline; what waits with the priority batch does not count against interactive jobs.
     """
 
     concurrency: Annotated[int, Meta(ge=0, le=10_000)] = 64
     attempt_seconds: Annotated[int, Meta(ge=1, le=3600)] = 120
     drain_seconds: Annotated[int, Meta(ge=0, le=3600)] = 150
     job_deadline_seconds: Annotated[int, Meta(ge=1, le=86_400)] = 900
+    queue_depth: Annotated[int, Meta(ge=1, le=10_000_000)] = 50_000
+
+    @property
+    def bounds(self) -> Bounds:
+        """How long the queue may get, and how old."""
+        return Bounds.of(self.queue_depth, self.job_deadline_seconds)
 
 
 class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):

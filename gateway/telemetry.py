@@ -56,11 +56,19 @@ class Reading(enum.StrEnum):
 
     IN_FLIGHT = "in_flight"
     STREAMS_OPEN = "streams_open"
+    QUEUE_INTERACTIVE = "queue_interactive"
+    QUEUE_BATCH = "queue_batch"
+    QUEUE_INTERACTIVE_AGE = "queue_interactive_age_seconds"
+    QUEUE_BATCH_AGE = "queue_batch_age_seconds"
 
 
 _READINGS: Final = {
     Reading.IN_FLIGHT: "Jobs this process works on.",
     Reading.STREAMS_OPEN: "Event streams this process serves.",
+    Reading.QUEUE_INTERACTIVE: "Interactive jobs of all tenants that are due and nobody works on.",
+    Reading.QUEUE_BATCH: "Batch jobs of the same kind.",
+    Reading.QUEUE_INTERACTIVE_AGE: "How long the first of the interactive ones has been due.",
+    Reading.QUEUE_BATCH_AGE: "How long the first of batch has.",
 }
 
 

@@ -53,6 +53,11 @@ class Bounds(Struct, frozen=True):
     depth: int
     age_ms: int
 
+    @classmethod
+    def of(cls, depth: int, deadline_seconds: int) -> Bounds:
+        """Return the bounds where jobs have that long: half of it is for those that wait already."""
+        return cls(depth, deadline_seconds * 500)
+
 
 def priority(tenant: Plan, user: Plan) -> Priority:
     """Return the line of a job: the second, where the tenant's plan or the caller's own says so."""

@@ -251,6 +251,21 @@ def admit(usage: Usage, now: int, *, job: str, price: int, terms: Terms) -> Admi
     return Admitted(post(counted, hold), (*topped, hold), Hold(price, month))
 
 
+def admission(
+    job: str, price: int, terms: Terms, full: Deny | None
+) -> Callable[[Usage, int], Admitted | Deny]:
+    """Return the rule a store asks for a new job. `full`: why the queue takes none.
+
+    The caller's own limits come first: who has no credits left is not told to come again.
+    """
+
+    def decide(usage: Usage, now: int) -> Admitted | Deny:
+        admitted = admit(usage, now, job=job, price=price, terms=terms)
+        return admitted if full is None or isinstance(admitted, Deny) else full
+
+    return decide
+
+
 def settle(usage: Usage, job: Job, charged: int, cost: Money | None = None) -> Posted:
     """Give back what a job held, charge what it delivered. Called once, with the job's own hold.
 

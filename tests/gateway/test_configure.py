@@ -131,6 +131,7 @@ def test_wrong_override_names_its_variable() -> None:
             "worker: {drain_seconds: 60}",
             ["must be more than worker.attempt_seconds (120): a stop cuts no paid call"],
         ),
+        ("worker: {queue_depth: 0}", ["worker.queue_depth: must be between 1 and 10000000"]),
         ("worker: {job_deadline_seconds: 60}", ["must not be less than worker.attempt_seconds (120)"]),
         ("worker: {drain_seconds: x}", ["must be a whole number, not text"]),
         ("providers: {a: {kind: openai}}", ["s.yaml:1:13: providers.a.key: is required for kind openai"]),

@@ -72,6 +72,10 @@ def test_presets_that_ship_are_sound() -> None:
         (folder(prices="price: []\n"), ["p: prices: is required", "p/prices.yaml: unused document: none of"]),
         (folder(extra=""), ["p/extra.yaml: unused document: none of plans, tenants, models"]),
         (folder(extra="- 1"), ["p/extra.yaml: unused document: none of plans, tenants, models"]),
+        (
+            folder(plans=PLANS.replace("count: 1", "count: 1, priority: bulk") + TENANTS),
+            ['free.priority: must be one of "batch", "interactive"'],
+        ),
         (folder() | {"README.md": b""}, ["p/README.md: unused document: policies are read from files named"]),
         (folder() | {"old/": b""}, ["p/old/: unused document"]),
         (folder(prices="prices: [\n"), ["p: prices: is required", "p/prices.yaml:2:1: is not YAML"]),

@@ -90,6 +90,7 @@ class Plot(Struct, frozen=True):
     providers: Mapping[str, ProviderSettings]
     bundle: Callable[[Bundle], Bundle] = lambda bundle: bundle
     server: Mapping[str, Any] = {}
+    worker: Mapping[str, Any] = {}
     concurrency: int = 8
     dev: bool = True
     body_seconds: float = 20.0
@@ -142,7 +143,9 @@ class Stage:
     def _settings(self, plot: Plot) -> Settings:
         return Settings(
             server=ServerSettings(host="127.0.0.1", port=self.port, **plot.server),
-            worker=WorkerSettings(concurrency=plot.concurrency, attempt_seconds=20, drain_seconds=0),
+            worker=WorkerSettings(
+                concurrency=plot.concurrency, attempt_seconds=20, drain_seconds=0, **plot.worker
+            ),
             store=StoreSettings(url=f"sqlite:///{self.folder / 'safelight.db'}"),
             blobs=BlobsSettings(url=f"file://{self.folder / 'blobs'}"),
             providers=dict(plot.providers),

@@ -21,7 +21,6 @@ from tests.journeys.visitor import Reply, parsed
 Raise = Callable[[Stage], Awaitable[Reply]]
 
 LATER = {
-    "queue_full": "C: a bound on the queue's depth and age",
     "paused": "D: the operator's switches",
 }
 """Codes that nothing of this slice can raise, and the issue that brings what raises them."""
@@ -63,6 +62,16 @@ async def twice(stage: Stage, tenant: str) -> Reply:
     ann = stage.visit(tenant=tenant)
     assert (await ann.submit("endless")).status == 202
     return await ann.submit("endless")
+
+
+async def full_queue(stage: Stage) -> Reply:
+    """Submit where the first of the queue has waited for half an hour."""
+    stage.sick.verb = "claim"
+    ann = stage.visit()
+    await ann.job()
+    stage.clock.move(HOUR // 2)
+    await stage.house.pressure.look()
+    return await ann.submit()
 
 
 async def slow_body(stage: Stage) -> Reply:
@@ -226,6 +235,7 @@ RAISED: dict[str, Raise] = {
     "internal": planted_bug,
     "store_unavailable": dead_store,
     "no_provider_available": lambda stage: stage.visit(plan="max").submit(model="fine"),
+    "queue_full": full_queue,
     "unpriced": lambda stage: stage.visit().submit(quality="high"),
     "draining": draining,
 }

@@ -90,6 +90,11 @@ def test_full_queue_takes_no_more(
         assert (None if answer is None else answer.rule) == rule
 
 
+def test_bounds_follow_the_deadline() -> None:
+    """The first may wait for half of the time a job has."""
+    assert Bounds.of(7, 900) == Bounds(7, 450_000)
+
+
 def test_refusal_says_when_again() -> None:
     """A refusal is `queue_full` and says when to come again."""
     answer = order.full(seen((99, 0), (0, 0)), "interactive", BOUNDS, NOW)

@@ -46,6 +46,16 @@ def ended(hold: Hold, charged: int = 0) -> Job:
     return Job("j", "acme", "ann", request, state=JobState.SUCCEEDED, hold=hold, charged=charged)
 
 
+def test_full_queue_comes_last() -> None:
+    """A full queue refuses who would be admitted; who would not hears why, and nobody is refused by none."""
+    full = Deny(Reason.QUEUE_FULL, "")
+    for funds, why, answer in ((FUNDED, full, full), (Usage(), full, Reason.INSUFFICIENT_CREDITS)):
+        said = quota.admission("j", 10, OPEN, why)(funds, NOW)
+        assert isinstance(said, Deny)
+        assert answer in (said, said.reason)
+    assert quota.admission("j", 10, OPEN, None)(FUNDED, NOW) == admit(FUNDED)
+
+
 def test_admission_holds_at_both_levels() -> None:
     """An admitted job's price is held, counted and in flight at both levels, and said in one entry."""
     answer = admitted(FUNDED, 30)
