@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.errors import Fault, StoreBusy, StoreClosed, StoreUnavailable
 from gateway.store.backend import Applied, Change, Failed, Loaded, TenantState, UserState, Want
-from gateway.store.contract import Shut, Stale
+from gateway.store.contract import Found, Shut, Stale
 from gateway.store.draft import Draft, Missing, Scene, with_docs
 from gateway.store.gate_moves import SYSTEM, ShutMove, rewound
 from gateway.store.memory import Memory
@@ -88,11 +88,10 @@ class Committer:
 
     async def account(self, tenant: str, subject: str) -> Usage:
         """Return both levels as they are: as known here where nobody else writes, else read."""
-        kept = self._kept.get(tenant)
         if not self._backend.alone:
             (there,) = await self._backend.load([Want(tenant, subjects={subject})])
-            state, found = there.state or TenantState(), there.users.get(subject)
-            return Usage(state.doc.account, found.account if found else Account(granted=None))
+            return _usage(there, subject)
+        kept = self._kept.get(tenant)
         if kept is None or subject not in kept[1]:
             scene = _scene(kept)
             await self._load({tenant: scene}, [Want(tenant, state=kept is None, subjects={subject})])
@@ -101,6 +100,12 @@ class Committer:
                 self._keep(tenant, scene)
         user = kept[1][subject]
         return Usage(kept[0].doc.account, user.account if user else Account(granted=None))
+
+    async def found(self, tenant: str, job: str, reader: str) -> Found | None:
+        """Return a job and its reader's usage, read in one go."""
+        (there,) = await self._backend.load([Want(tenant, subjects={reader}, jobs={job})])
+        known = there.jobs[job]
+        return None if known is None else Found(known, _usage(there, reader))
 
     async def send(self, move: TenantMove | AttemptMove) -> Any:
         """Queue a move and wait for its answer.
@@ -365,6 +370,11 @@ class Committer:
         self._kept[tenant] = (scene.state, users, scene.endpoints)
         if len(self._kept) > KEPT_TENANTS:
             del self._kept[next(iter(self._kept))]
+
+
+def _usage(there: Loaded, subject: str) -> Usage:
+    state, user = there.state or TenantState(), there.users.get(subject)
+    return Usage(state.doc.account, user.account if user else Account(granted=None))
 
 
 def _scene(kept: _Kept | None) -> Scene:

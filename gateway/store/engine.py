@@ -371,6 +371,8 @@ class Engine:
 
     async def get_job(self, tenant: str, job: str, reader: str) -> Found | None:
         """Return a job of the tenant and the reader's usage."""
+        if not self.backend.alone:
+            return await self._committer.found(tenant, job, reader)
         found = await self._read(tenant, job)
         return Found(found, await self.usage(tenant, reader)) if found else None
 

@@ -156,7 +156,7 @@ class RedisBackend:
 
     async def get(self, tenant: str, job: str) -> Job | None:
         """Return one job."""
-        (text,) = await self._site.ask([("HGET", self._site.names.room(tenant).job(job), "d")])
+        (text,) = await self._site.together.ask([("HGET", self._site.names.room(tenant).job(job), "d")])
         return reads.job_of(self._site.reading, job, text)
 
     async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:

@@ -60,7 +60,7 @@ class Commits:
             loaded = await self._turns.wait(wants)
         else:
             commands = [asked(self._site.names.room(want.tenant), want) for want in wants]
-            replies = iter(await self._site.reach([each for some in commands for each in some]))
+            replies = iter(await self._site.together.reach([each for some in commands for each in some]))
             told = [list(islice(replies, len(some))) for some in commands]
             loaded = [self._answered(want, some) for want, some in zip(wants, told, strict=True)]
         faults = [each.fault for each in loaded if each.fault is not None]

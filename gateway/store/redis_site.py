@@ -19,6 +19,7 @@ from gateway.store.reads import Reading
 from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Call, Command, Cut, Gone, Rejected, Script, Silent, script
 from gateway.store.redis_time import StoreTime
+from gateway.store.redis_together import Together, whole
 
 if TYPE_CHECKING:
     from gateway.store.redis_nodes import Nodes
@@ -60,6 +61,8 @@ class Site:
         self.reading = Reading(unreadable)
         self._scripts: dict[str, Script] = {name: script(name) for name in SCRIPTS}
         self._numbers = itertools.count(1)
+        self.together = Together(self.reach)
+        """For reads of a point, of which there may be many at once."""
 
     def number(self) -> int:
         """Return the next number of what this process does."""
@@ -76,7 +79,7 @@ class Site:
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send what may be done twice, such as reads; return the replies, in order."""
-        return _whole(await self.reach(commands))
+        return whole(await self.reach(commands))
 
     async def survey(self, commands: Sequence[Command]) -> list[Any]:
         """Return what there is to hear of lists: an empty one for a shard that cannot be asked now.
@@ -197,14 +200,6 @@ def fault_of(reply: object) -> StoreUnavailable | None:
     if isinstance(reply, Rejected):
         return reply.fault()
     return reply if isinstance(reply, StoreUnavailable) else None
-
-
-def _whole(replies: list[Any]) -> list[Any]:
-    """Return replies, or raise the first fault among them."""
-    for reply in replies:
-        if isinstance(reply, StoreUnavailable):
-            raise reply
-    return replies
 
 
 def _again(reply: object) -> bool:

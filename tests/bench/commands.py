@@ -1,4 +1,4 @@
-"""What a submit costs over Redis, straight on the engine: commands, and processor time on both sides.
+"""What a submit and a poll cost over Redis, straight on the engine: commands, and processor time.
 
 Counts, so that a noisy machine tells the truth too. `python -m tests.bench.commands [SUBMITS]` prints a
 line for each number of tenants and callers; a Redis of its own writes its log as in production.
@@ -10,14 +10,18 @@ import asyncio
 import itertools
 import sys
 import time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvloop
 
-from gateway.store.engine import Engine
 from tests.contracts.rig import put
 from tests.fakes.redis import Redis
 from tests.gateway.store.processes import Counting, Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from policies.model import Job
 
 WAYS: Final = tuple(itertools.product((1, 200), (32, 128)))
 """Tenants, and callers at once."""
@@ -26,7 +30,7 @@ SUBMITS: Final = 8_000
 
 
 class Cost(NamedTuple):
-    """What a submit cost: commands, microseconds of processor here and in Redis, and how many a second."""
+    """What a call cost: commands, microseconds of processor here and in Redis, and how many a second."""
 
     commands: float
     ours: float
@@ -50,29 +54,40 @@ def spent(redis: Redis, link: Counting) -> Spent:
     return Spent(link.sent, time.process_time(), theirs, time.perf_counter())
 
 
-async def submits(many: Processes, engine: Engine, tenants: int, callers: int, count: int) -> None:
-    """Submit so many jobs, each caller the next once theirs is answered."""
+async def each(callers: int, count: int, call: Callable[[int], Awaitable[object]]) -> None:
+    """Make so many calls, each caller the next once theirs is answered."""
     numbers = iter(range(count))
 
-    async def call() -> None:
+    async def caller() -> None:
         for number in numbers:
-            await put(engine, many.job(f"t{number % tenants}", f"s{number % USERS}"))
+            await call(number)
 
-    await asyncio.gather(*(call() for _ in range(callers)))
+    await asyncio.gather(*(caller() for _ in range(callers)))
 
 
-async def cost(redis: Redis, tenants: int, callers: int, count: int) -> Cost:
-    """Return what a submit costs once everybody is known."""
+async def cost(redis: Redis, tenants: int, callers: int, count: int) -> dict[str, Cost]:
+    """Return what a submit and a poll cost once everybody is known."""
     link = Counting(redis.url)
     many = Processes(redis.url)
     engine = await many.process(link=link)
-    await submits(many, engine, tenants, callers, tenants * USERS)
-    before = spent(redis, link)
-    await submits(many, engine, tenants, callers, count)
-    after = spent(redis, link)
+    jobs: list[Job] = []
+
+    async def submit(number: int) -> None:
+        jobs.append(await put(engine, many.job(f"t{number % tenants}", f"s{number % USERS}")))
+
+    async def poll(number: int) -> None:
+        job = jobs[number % len(jobs)]
+        assert await engine.get_job(job.tenant, job.id, job.subject)
+
+    await each(callers, tenants * USERS, submit)
+    found = {}
+    for name, call in (("submit", submit), ("poll", poll)):
+        before = spent(redis, link)
+        await each(callers, count, call)
+        commands, ours, theirs, took = (b - a for a, b in zip(before, spent(redis, link), strict=True))
+        found[name] = Cost(commands / count, ours / count * 1e6, theirs / count * 1e6, count / took)
     await many.close()
-    commands, ours, theirs, took = (b - a for a, b in zip(before, after, strict=True))
-    return Cost(commands / count, ours / count * 1e6, theirs / count * 1e6, count / took)
+    return found
 
 
 def main(count: int) -> None:
@@ -80,10 +95,11 @@ def main(count: int) -> None:
     with Redis("--appendfsync", "everysec") as redis:
         for tenants, callers in WAYS:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                found = runner.run(cost(redis, tenants, callers, count))
-            line = f"{tenants:4} tenants {callers:4} callers: {found.commands:.3f} commands a submit, "
-            line += f"{found.ours:5.1f} us here, {found.theirs:5.1f} us in Redis, {found.rate:,.0f}/s"
-            sys.stdout.write(f"{line}\n")
+                costs = runner.run(cost(redis, tenants, callers, count))
+            for name, found in costs.items():
+                line = f"{tenants:4} tenants {callers:4} callers: {found.commands:.3f} commands a {name}, "
+                line += f"{found.ours:5.1f} us here, {found.theirs:5.1f} us in Redis, {found.rate:,.0f}/s"
+                sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -19,11 +19,14 @@ class Counting(Link):
     """Connections that count the commands they send, those that prove whose a reply is among them."""
 
     sent = 0
+    calls = 0
+    """How often something was sent, however many commands."""
 
     async def exchange(
         self, commands: Sequence[Command], *, signed: bool = False, asked: Container[int] = ()
     ) -> list[Any]:
         """Send and count."""
+        self.calls += 1
         self.sent += len(commands) + int(bool(commands) and not signed)
         return await super().exchange(commands, signed=signed, asked=asked)
 
