@@ -1,8 +1,8 @@
-"""Kills the gateway again and again while clients are served, then lets it finish and asks for the verdict.
+"""Breaks the gateway again and again while clients are served, then lets it finish and asks for the verdict.
 
-A run is a list of deaths: at each crash point so many times, and at moments nobody chose. Each death has
-a life to happen in, on the data the last one left. What counts is what the marks on disk say happened,
-so a life that ended otherwise, or not at all, is tried again.
+Each process has a list of faults, and so has the store; they are brought about side by side, spread over
+the jobs of the run. Each fault of a process has a life to happen in, on the data the last one left. What
+counts is what the marks on disk say happened, so a life that ended otherwise is tried again.
 """
 
 from __future__ import annotations
@@ -11,109 +11,140 @@ import asyncio
 import random
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
-from msgspec import Struct
 
-from gateway.crash import POINTS
-from tests.chaos import verdict
-from tests.chaos.listener import Listener, untold
-from tests.chaos.orders import Book, Client, Order, by_number, orders, read_book
-from tests.chaos.stage import TENANTS, Open, Setup, Stage
+from tests.chaos.book import Book, read_book
+from tests.chaos.client import Client
+from tests.chaos.listener import Listener, arrivals, untold
+from tests.chaos.marks import ANY_MOMENT, PAUSE, mark, read_marks
+from tests.chaos.orders import by_number, orders
+from tests.chaos.plan import STOPPED, Profile, spec, store_plan, wanted, watched_plan
+from tests.chaos.stage import TENANTS, TIGHT, Stage
+from tests.chaos.verdict import Verdict, compare
 
-ANY_MOMENT = "any moment"
-LIFE_SECONDS = 4.0
-TRICKLE_SECONDS = 0.1
-TOLD_SECONDS = 0.2
-END_SECONDS = 60.0
-MISSES = 8
-"""Lives in a row without the death they were for, after which a run is given up."""
-DRAINING = 0.3
+if TYPE_CHECKING:
+    from tests.chaos.life import Life
+    from tests.chaos.orders import Order
+    from tests.chaos.stage import Open
+
+LIFE_SECONDS: Final = 8.0
+"""How long a life may take to come to the point it is to die at."""
+TOLD_SECONDS: Final = 0.2
+BREATH_SECONDS: Final = 0.05
+SEEN_SECONDS: Final = 0.3
+"""How long after a fault of the store it is looked at what it left open."""
+MISSES: Final = 25
+"""Lives in a row without the fault they were for, after which a process is left in peace."""
+DRAINING: Final = 0.3
 """The share of deaths at any moment that come while the process is stopping."""
-STOPPED = frozenset({"lease_returned"})
-"""Points that are passed only by a process that was told to stop."""
-ONCE = frozenset({"audit_appended"})
-"""Points that are passed once in a life: the first time has to do."""
-
-
-class Profile(Struct, frozen=True):
-    """How much of it: jobs at least, deaths at each point, deaths at any moment, and where."""
-
-    jobs: int = 200
-    hits: int = 5
-    moments: int = 10
-    points: tuple[str, ...] = POINTS
-    seed: int = 20_261_120
-    end_seconds: float = END_SECONDS
-    setup: Setup = Setup()
+PAUSES: Final = (3.5, 9.0)
+"""Seconds: past a lease always, past that of an open call sometimes."""
+LAST: Final = 16
+"""Orders after the last fault."""
+Tell = Callable[[int, int], None]
+"""Told of jobs accepted and faults brought about, now and then."""
 
 
 class Run:
     """One run over one stage."""
 
-    def __init__(self, stage: Stage, profile: Profile, http: aiohttp.ClientSession, book: Book) -> None:
+    def __init__(
+        self, stage: Stage, profile: Profile, http: aiohttp.ClientSession, book: Book, tell: Tell
+    ) -> None:
         self._stage = stage
         self._profile = profile
+        self._book = book
+        self._tell = tell
         self._client = Client(stage, http, book)
-        self._dice = random.Random(profile.seed)
-        self._source = orders(profile.seed)
-        self._clients: list[asyncio.Task[None]] = []
-        self._exposed: set[Open] = set()
+        self._source = orders(profile.mix)
+        self._active: set[asyncio.Task[None]] = set()
+        self._ordered = 0
+        self._faults = sum(wanted(profile).values())
+        self._begun = 0
+        self.exposed: set[Open] = set()
+        """Paid calls that were open at a fault, and which nothing names."""
 
     async def register(self, port: int) -> None:
-        """Have each tenant's admin register a webhook that hears of all its jobs, in a life of its own."""
-        await self._stage.begin()
-        for tenant in TENANTS:
+        """Have each tenant's admin register a webhook that hears of all its jobs, in lives of their own."""
+        await self._all_up()
+        for tenant in (*TENANTS, *TIGHT):
             await self._client.register(tenant, f"http://127.0.0.1:{port}/hook")
-        self._stage.signal(signal.SIGTERM)
-        await self._stage.gone(self._profile.setup.drain_seconds + 5)
+        await self._all_down()
 
-    async def kill_all(self) -> None:
-        """Bring about every death of the profile, with clients at work all the time."""
-        plan = [point for point, hits in wanted(self._profile).items() for _ in range(hits)]
-        self._dice.shuffle(plan)
-        share = -(-self._profile.jobs // max(1, len(plan)))
-        missed = 0
-        while plan and missed < MISSES:
-            self._order(share)
-            point = plan.pop()
-            before = self._stage.hits()[point]
-            await self._die(point)
-            self._exposed |= await self._stage.under_way()
-            missed = 0 if self._stage.hits()[point] > before else missed + 1
-            if missed:
-                plan.insert(0, point)
+    async def break_all(self) -> None:
+        """Bring about every fault of the profile, with clients at work all the time."""
+        profile, lives = self._profile, self._stage.lives
+        plans = {life.name: watched_plan(profile, lives, life) for life in lives}
+        breaking = [self._lead(life, plans[life.name]) for life in lives]
+        breaking.append(self._trouble_store(store_plan(profile, self._stage.ground.deeds)))
+        feeding = asyncio.create_task(self._feed(), name="orders")
+        try:
+            async with asyncio.timeout(profile.most_seconds), asyncio.TaskGroup() as group:
+                for each in breaking:
+                    group.create_task(each)
+            async with asyncio.timeout(profile.most_seconds):
+                while self._book.accepted < profile.jobs:  # noqa: ASYNC110 - counted by clients
+                    await asyncio.sleep(BREATH_SECONDS)
+        except TimeoutError:
+            pass  # what did not happen is missing in the marks
+        finally:
+            feeding.cancel()
+            await asyncio.wait((feeding,))
 
     async def finish(self) -> None:
         """Let the gateway live, give every client the time it needs, then look at everything again."""
-        await self._stage.begin()
-        self._order(max(0, self._profile.jobs - len(self._clients)))
-        done, late = await asyncio.wait(self._clients, timeout=self._profile.end_seconds)
+        await self._all_up()
+        for _ in range(LAST):
+            self._order()
+        late = self._active and (await asyncio.wait(self._active, timeout=self._profile.end_seconds))[1]
         for task in late:
             task.cancel()
         if late:
             await asyncio.wait(late)
-        for task in done:
-            task.result()
         await self._look()
         await self._told()
-        self._stage.signal(signal.SIGTERM)
-        if await self._stage.gone(self._profile.setup.drain_seconds + 5) != 0:
-            raise RuntimeError(f"the gateway did not stop in peace: see {self._stage.folder}")
+        await self._all_down()
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def _order(self) -> None:
+        self._ordered += 1
+        task = asyncio.create_task(self._client.live(next(self._source)))
+        self._active.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Forget a client that is done; a mistake of ours ends the run."""
+        self._active.discard(task)
+        if not task.cancelled():
+            task.result()
+
+    async def _feed(self) -> None:
+        """Keep so many clients busy, fewer once there are jobs enough."""
+        while True:
+            enough = self._book.accepted >= self._profile.jobs
+            most = self._profile.clients // 4 if enough else self._profile.clients
+            while len(self._active) < most:
+                self._order()
+            self._tell(self._book.accepted, self._begun)
+            await asyncio.sleep(BREATH_SECONDS)
 
     async def _told(self) -> None:
         """Give the deliveries that are still to come their time; the verdict says which never came."""
         until = time.monotonic() + self._profile.end_seconds
         while time.monotonic() < until:
             ended = {job.id: str(job.state) for job in await self._stage.jobs() if job.state.ended}
-            if not untold(self._stage.folder / "webhooks", ended):
+            if not untold(arrivals(self._stage.folder / "webhooks"), ended):
                 return
             await asyncio.sleep(TOLD_SECONDS)
 
     async def _look(self) -> None:
-        """Have every client with a job look at it and its images once more."""
-        known = by_number(self._profile.seed, len(self._clients))
+        """Have every client with a job look at it once more, some at their images too."""
+        known = by_number(self._profile.mix, self._ordered)
         said = read_book(self._stage.folder / "clients")
         deleted = {line.order for line in said if line.said == "deleted"}
         room = asyncio.Semaphore(8)
@@ -124,53 +155,115 @@ class Run:
 
         have = {line.order: line.job for line in said if line.said == "accepted"}
         looks = [look(known[n], job) for n, job in have.items() if n not in deleted]
-        async with asyncio.timeout(END_SECONDS):
+        async with asyncio.timeout(self._profile.end_seconds * 2):
             await asyncio.gather(*looks)
 
-    @property
-    def exposed(self) -> set[Open]:
-        """Paid calls that were open at a death, and which nothing names."""
-        return self._exposed
+    # -- faults ------------------------------------------------------------------------------------
 
-    def _order(self, count: int) -> None:
-        for _ in range(count):
-            task = asyncio.create_task(self._client.live(next(self._source)))
-            self._clients.append(task)
+    async def _all_up(self) -> None:
+        """Have all processes live."""
+        async with asyncio.timeout(self._profile.end_seconds):
+            for life in self._stage.lives:
+                while not life.up.is_set():
+                    if life.ended.done():
+                        await life.begin()
 
-    async def _die(self, point: str) -> None:
-        """Lead one life to the death it is for."""
-        stage, dice = self._stage, self._dice
-        if point == ANY_MOMENT:
-            await stage.begin()
-            await stage.gone(dice.uniform(0, 0.6))
+    async def _all_down(self) -> None:
+        """Stop all processes as an operator would."""
+        for life in self._stage.lives:
+            life.signal(signal.SIGTERM)
+        seconds = self._profile.setup.drain_seconds + self._profile.setup.grace_seconds + 5
+        ends = await asyncio.gather(*(life.gone(seconds) for life in self._stage.lives))
+        if any(ends):
+            raise RuntimeError(f"not all stopped in peace ({ends}): see {self._stage.folder}")
+
+    async def _turn(self, share: float) -> None:
+        """Wait until so much of the run's jobs was accepted that a fault is due."""
+        due = self._profile.jobs * share * 0.9
+        until = time.monotonic() + self._profile.longest_peace
+        while self._book.accepted < due and time.monotonic() < until:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(BREATH_SECONDS)
+
+    async def _lead(self, life: Life, plan: list[str]) -> None:
+        """Lead one process through its faults, then let it live."""
+        dice = random.Random(f"{self._profile.seed} {life.name}")
+        all_of_it, left, misses = len(plan), list(plan), 0
+        while left and misses < MISSES:
+            kind = left[-1]
+            before = self._hits(life, kind)
+            share = (all_of_it - len(left) + dice.random()) / all_of_it
+            await self._suffer(life, kind, share, dice)
+            if life.role != "api":
+                self.exposed |= await self._stage.under_way()
+            if self._hits(life, kind) > before:
+                left.pop()
+                self._begun += 1
+                misses = 0
+            else:
+                dice.shuffle(left)
+                misses += 1
+        while not await life.begin():  # noqa: ASYNC110 - a store that is away tells nobody
+            await asyncio.sleep(BREATH_SECONDS)
+
+    def _hits(self, life: Life, kind: str) -> int:
+        marks = read_marks(self._stage.folder / "marks")
+        return sum((each.kind, each.hit) == (f"{life.role}: {kind}", life.name) for each in marks)
+
+    async def _suffer(self, life: Life, kind: str, share: float, dice: random.Random) -> None:
+        """Lead one life through the fault it is for, and to its end."""
+        if not await life.begin("" if kind in (ANY_MOMENT, PAUSE) else spec(kind, dice)):
+            await asyncio.sleep(BREATH_SECONDS)
+            return
+        await self._turn(share)
+        if kind == PAUSE:
+            await self._pause(life, dice)
+            return
+        if kind == ANY_MOMENT:
+            await life.gone(dice.uniform(0, 0.6))
             if dice.random() < DRAINING:
-                stage.signal(signal.SIGTERM)
-                await stage.gone(dice.uniform(0, 0.2))
-            if not stage.ended.done():
-                stage.strike()
+                life.signal(signal.SIGTERM)
+                await life.gone(dice.uniform(0, 0.2))
+            if not life.ended.done():
+                life.strike()
         else:
-            await stage.begin(_spec(point, dice))
-            if point in STOPPED:
-                await stage.gone(dice.uniform(0.1, 0.4))
-                stage.signal(signal.SIGTERM)
-        until = time.monotonic() + LIFE_SECONDS
-        while await stage.gone(TRICKLE_SECONDS) is None:
-            self._order(point not in STOPPED)
-            if time.monotonic() > until:
-                stage.kill()
+            life.signal(signal.SIGUSR1)
+        if kind in STOPPED:
+            await life.gone(dice.uniform(0.1, 0.4))
+            life.signal(signal.SIGTERM)
+        if await life.gone(LIFE_SECONDS) is None:
+            life.kill()
+            await life.gone(LIFE_SECONDS)
+
+    async def _pause(self, life: Life, dice: random.Random) -> None:
+        """Hold a process past its lease, see what others do with its work, and let it go on; then stop it."""
+        life.signal(signal.SIGSTOP)
+        seen = await asyncio.gather(asyncio.sleep(dice.uniform(*PAUSES)), self._stage.under_way())
+        self.exposed |= seen[1]
+        life.signal(signal.SIGCONT)
+        mark(self._stage.folder / "marks", f"{life.role}: {PAUSE}", life.name)
+        await life.gone(dice.uniform(0.5, 2))
+        life.signal(signal.SIGTERM)
+        if await life.gone(self._profile.setup.drain_seconds + self._profile.setup.grace_seconds + 5) is None:
+            life.kill()
+            await life.gone(LIFE_SECONDS)
+
+    async def _trouble_store(self, plan: list[str]) -> None:
+        """Do to the store what can be done to it, one thing at a time."""
+        dice = random.Random(f"{self._profile.seed} store")
+        for at, kind in enumerate(plan):
+            await self._turn((at + dice.random()) / len(plan))
+            await self._stage.ground.deeds[kind](dice)
+            mark(self._stage.folder / "marks", kind, "store")
+            self._begun += 1
+            await asyncio.sleep(SEEN_SECONDS)
+            self.exposed |= await self._stage.under_way()
 
 
-def _spec(point: str, dice: random.Random) -> str:
-    """Return how often a point is passed before it kills, and how long after.
-
-    The hook for a request that is on its way cannot know how far it is, so that death comes a little
-    later: before, while, and just after the upstream has it.
-    """
-    late = f":{dice.randrange(30)}" if point == "upstream_sent" else ""
-    return f"{point}:{1 if point in ONCE else dice.randrange(1, 4)}{late}"
+def unheard(_jobs: int, _faults: int) -> None:
+    """Tell nobody."""
 
 
-async def run(folder: Path, profile: Profile) -> verdict.Verdict:
+async def run(folder: Path, profile: Profile, tell: Tell = unheard) -> Verdict:
     """Do it all in an empty folder; return what the three books say."""
     book = Book(folder / "clients")
     unkept = aiohttp.TCPConnector(force_close=True, limit=0)
@@ -180,15 +273,10 @@ async def run(folder: Path, profile: Profile) -> verdict.Verdict:
             Stage(folder, profile.setup) as stage,
             aiohttp.ClientSession(connector=unkept) as http,
         ):
-            one = Run(stage, profile, http, book)
+            one = Run(stage, profile, http, book, tell)
             await one.register(listener.port)
-            await one.kill_all()
+            await one.break_all()
             await one.finish()
-            return await verdict.compare(stage, profile.seed, wanted(profile), one.exposed)
+            return await compare(stage, profile, one.exposed)
     finally:
         book.close()
-
-
-def wanted(profile: Profile) -> dict[str, int]:
-    """Return how often each death has to happen."""
-    return {**dict.fromkeys(profile.points, profile.hits), ANY_MOMENT: profile.moments}

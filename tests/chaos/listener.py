@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -78,7 +79,7 @@ def arrivals(book: Path) -> Counter[Arrived]:
     return Counter(msgspec.json.decode(line, type=Arrived) for line in book.read_bytes().splitlines())
 
 
-def untold(book: Path, ended: dict[str, str]) -> set[str]:
+def untold(arrived: Iterable[Arrived], ended: dict[str, str]) -> set[str]:
     """Return the jobs, by id and state, of whose end nothing arrived."""
-    told = {(line.job, line.type) for line in arrivals(book)}
+    told = {(line.job, line.type) for line in arrived}
     return {job for job, state in ended.items() if (ids.shown(job), f"job.{state}") not in told}

@@ -1,21 +1,21 @@
 """One life of the gateway over real sockets, as `safelight serve` leads it, which may end by SIGKILL.
 
-The only place where `SAFELIGHT_CRASH_AT=<point>[:<nth>[:<ms>]]` is read: the process kills itself when it
-passes that point of `gateway.crash` for the nth time, or so many milliseconds after. What is different
-from `serve` goes in through constructors: loopback may be called, and a planted fault where one is asked
-for. A line of the marks file is on disk before the kill, so that what did not happen is not counted.
+The only place where `SAFELIGHT_CRASH_AT=[~]<point>[:<nth>[:<ms>]]` is read: the process kills itself when
+it passes that point of `gateway.crash` for the nth time, or so many milliseconds after; with a tilde it
+counts from SIGUSR1 on. What is different from `serve` goes in through constructors: loopback may be
+called, leases are short, and a planted fault where one is asked for.
 """
 
 from __future__ import annotations
 
-import argparse
+import asyncio
 import os
 import signal
 import sys
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
 from gateway.app import Choices, House
 from gateway.audit import Record
@@ -24,35 +24,43 @@ from gateway.crash import POINTS
 from gateway.policy import PolicyFiles, read_bundle
 from gateway.providers import KINDS
 from gateway.serve import bind, run, serve
+from gateway.store.contract import Leases
 from gateway.telemetry import Telemetry
 from policies.bundle import Bundle
 from policies.egress import Allowed
-from tests.chaos.plants import acknowledging, losing, sent_blindly
+from tests.chaos.marks import mark, now
+from tests.chaos.plants import Plant, planted
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
+    from gateway.settings import Role, Settings
 
-Plant = Literal["", "blind", "deaf", "early"]
-TENANT = "watcher"
+TENANT: Final = "watcher"
 """Whose trail gets a line that stands alone, at each start."""
+LEASES: Final = Leases(job_ms=3_000, attempt_margin_ms=2_000, delivery_margin_ms=3_000)
+"""A tenth of what they are, so that what a dead process held is soon another's."""
 
 
 class Fuse:
-    """A crash hook that kills this process at one point. Threads may share it."""
+    """A crash hook that kills this process at one point. Threads may share it. `burn` says so before."""
 
-    def __init__(self, spec: str, marks: Path) -> None:
-        point, _, rest = spec.partition(":")
+    def __init__(self, spec: str, burn: Callable[[str], None]) -> None:
+        point, _, rest = spec.removeprefix("~").partition(":")
         nth, _, late = rest.partition(":")
         if spec and point not in POINTS:
             raise SystemExit(f"no such crash point: {point}")
         self._point = point
         self._left = int(nth or 1)
         self._late_ms = int(late or 0)
-        self._marks = marks
+        self._armed = not spec.startswith("~")
+        self._burn_at = burn
+
+    def arm(self) -> None:
+        """Begin to count."""
+        self._armed = True
 
     def __call__(self, point: str) -> None:
         """Pass a point, or die of it."""
-        if point != self._point:
+        if point != self._point or not self._armed:
             return
         self._left -= 1
         if self._left:
@@ -63,35 +71,19 @@ class Fuse:
             self._burn()
 
     def _burn(self) -> None:
-        mark(self._marks, self._point)
+        self._burn_at(self._point)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def mark(marks: Path, point: str) -> None:
-    """Put a line on disk: what is said here is about to happen."""
-    handle = os.open(marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.write(handle, f"{point}\n".encode())
-    os.fsync(handle)
-    os.close(handle)
-
-
-def choices_of(fuse: Fuse, plant: Plant) -> Choices:
+def choices_of(fuse: Fuse, plant: Plant, role: Role, leases: Leases = LEASES) -> Choices:
     """Return what this process has in place of the real: the hook, and a fault where one is planted."""
     here = Allowed(loopback=True)
-    match plant:
-        case "blind":
-            return Choices(allowed=here, crash=fuse, adapters=sent_blindly)
-        case "deaf":
-            return Choices(allowed=here, crash=fuse, around=losing)
-        case "early":
-            return Choices(allowed=here, crash=fuse, around=acknowledging)
-        case _:
-            return Choices(allowed=here, crash=fuse)
+    return planted(plant, Choices(allowed=here, crash=fuse, role=role, leases=leases))
 
 
-def read_settings(config: Path) -> tuple[Settings, PolicyFiles]:
+def read_settings(config: Path, role: Role) -> tuple[Settings, PolicyFiles]:
     """Read the settings and policies as the command does; mistakes end the process."""
-    settings = load(str(config), os.environ, lambda path: Path(path).read_bytes(), KINDS, "all")
+    settings = load(str(config), os.environ, lambda path: Path(path).read_bytes(), KINDS, role)
     if isinstance(settings, list):
         raise SystemExit("\n".join(map(str, settings)))
     entries = {name: entry.kind for name, entry in settings.providers.items()}
@@ -101,12 +93,13 @@ def read_settings(config: Path) -> tuple[Settings, PolicyFiles]:
     return settings, PolicyFiles(settings.policies.path, entries, KINDS, bundle)
 
 
-async def live(config: Path, fuse: Fuse, plant: Plant) -> None:
+async def live(config: Path, fuse: Fuse, plant: Plant, role: Role) -> None:
     """Serve until a signal or the fuse. Says `ready` on stdout once requests are answered."""
-    settings, files = read_settings(config)
-    with config.with_name("house.log").open("ab", buffering=0) as log:
-        telemetry = Telemetry(log, lambda: time.time_ns() // 1_000_000).open()
-        house = House(settings, files, telemetry, choices_of(fuse, plant))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, fuse.arm)
+    settings, files = read_settings(config, role)
+    with config.with_suffix(".log").open("ab", buffering=0) as log:
+        telemetry = Telemetry(log, now).open()
+        house = House(settings, files, telemetry, choices_of(fuse, plant, role))
         listener = bind(settings.server.host, settings.server.port)
 
         async def ready() -> None:
@@ -118,15 +111,9 @@ async def live(config: Path, fuse: Fuse, plant: Plant) -> None:
         telemetry.close()
 
 
-def main(config: Path, plant: Plant) -> None:
-    """Lead one life."""
+def main(config: Path, plant: Plant, role: Role) -> None:
+    """Lead one life. Its name is that of its settings."""
     spec = os.environ.get("SAFELIGHT_CRASH_AT", "")
-    run(live(config, Fuse(spec, config.with_name("marks")), plant))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--plant", choices=["", "blind", "deaf", "early"], default="")
-    options = parser.parse_args()
-    main(options.config, options.plant)
+    name, marks = config.stem, config.with_name("marks")
+    fuse = Fuse(spec, lambda point: mark(marks, f"{role}: {point}", name))
+    run(live(config, fuse, plant, role))

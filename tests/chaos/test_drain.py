@@ -33,7 +33,7 @@ class Caller:
 
     async def ask(self, method: str, path: str, wish: dict[str, Any] | None = None) -> tuple[int, Any]:
         """Return status and body."""
-        url = self._stage.url + path
+        url = self._stage.life.url + path
         async with self._http.request(method, url, json=wish, headers=self._headers) as answer:
             return answer.status, await answer.json()
 
@@ -57,7 +57,7 @@ class Caller:
 
     async def listen(self, path: str, begun: asyncio.Event) -> tuple[str, float]:
         """Read a stream to its end; return its last words and when they came."""
-        async with self._http.get(self._stage.url + path, headers=self._headers) as answer:
+        async with self._http.get(self._stage.life.url + path, headers=self._headers) as answer:
             text = ""
             async for data in answer.content.iter_any():
                 begun.set()
@@ -69,7 +69,7 @@ class Caller:
 async def drained(folder: Path, setup: Setup) -> AsyncIterator[tuple[Stage, Caller]]:
     """Give a stage with a life under way, and a caller."""
     async with Stage(folder, setup) as stage, aiohttp.ClientSession() as http:
-        assert await stage.begin()
+        assert await stage.life.begin()
         yield stage, Caller(stage, http)
 
 
@@ -88,13 +88,13 @@ async def test_drain_lets_calls_finish(tmp_path: Path) -> None:
     async with drained(tmp_path, HOLD) as (stage, caller):
         names = await caller.order("openai", 5)
         await asyncio.gather(*(caller.until_running(name) for name in names[:2]))
-        stage.signal(signal.SIGTERM)
-        assert await stage.gone(HOLD.drain_seconds) == 0
+        stage.life.signal(signal.SIGTERM)
+        assert await stage.life.gone(HOLD.drain_seconds) == 0
         assert await states(stage) == [JobState.SUCCEEDED] * 2 + [JobState.QUEUED] * 3
         assert made(stage, "openai") == 2
         assert await stage.under_way() == set()
 
-        assert await stage.begin()
+        assert await stage.life.begin()
         ends = [await caller.until_ended(name) for name in names]
         assert [end["state"] for end in ends] == ["succeeded"] * 5
         assert made(stage, "openai") == 5
@@ -114,7 +114,7 @@ async def test_drain_tells_everyone_outside(tmp_path: Path) -> None:
         assert (await caller.ask("GET", "/readyz"))[0] == 200
 
         told = time.monotonic()
-        stage.signal(signal.SIGTERM)
+        stage.life.signal(signal.SIGTERM)
         for words, at in await asyncio.gather(*streams):
             assert (words, at - told < HOLD.delay) == (": draining, reconnect", True)
         for method, path in (("GET", "/readyz"), ("POST", "/v1/jobs"), ("GET", "/v1/events")):
@@ -122,7 +122,7 @@ async def test_drain_tells_everyone_outside(tmp_path: Path) -> None:
             assert (status, body["code"]) == (503, "draining")
         status, body = await caller.ask("GET", f"/v1/jobs/{name}")
         assert (status, body["state"]) == (200, "running")
-        assert await stage.gone(HOLD.drain_seconds) == 0
+        assert await stage.life.gone(HOLD.drain_seconds) == 0
         assert await states(stage) == [JobState.SUCCEEDED]
 
 
@@ -133,13 +133,13 @@ async def test_drain_returns_polled_jobs(tmp_path: Path) -> None:
         names = await caller.order("plus", 2) + await caller.order("ai", 2)
         await asyncio.gather(*(accepted(stage, caller, name) for name in names))
         told = time.monotonic()
-        stage.signal(signal.SIGTERM)
-        assert await stage.gone(setup.drain_seconds) == 0
+        stage.life.signal(signal.SIGTERM)
+        assert await stage.life.gone(setup.drain_seconds) == 0
         assert time.monotonic() - told < setup.delay
         left = await stage.jobs()
         assert [(job.state, job.attempts[-1].open) for job in left] == [(JobState.RUNNING, True)] * 4
 
-        assert await stage.begin()
+        assert await stage.life.begin()
         ends = [await caller.until_ended(name) for name in names]
         assert [end["state"] for end in ends] == ["succeeded"] * 4
         assert (made(stage, "plus"), made(stage, "ai")) == (2, 2)
@@ -157,16 +157,16 @@ async def test_second_signal_stops_at_once(tmp_path: Path) -> None:
     async with drained(tmp_path, setup) as (stage, caller):
         names = await caller.order("openai", 3)
         await asyncio.gather(*(caller.until_running(name) for name in names[:2]))
-        stage.signal(signal.SIGTERM)
+        stage.life.signal(signal.SIGTERM)
         while (await caller.ask("GET", "/readyz"))[0] != 503:
             pass
         told = time.monotonic()
-        stage.signal(signal.SIGTERM)
-        assert await stage.gone(setup.drain_seconds) == 0
+        stage.life.signal(signal.SIGTERM)
+        assert await stage.life.gone(setup.drain_seconds) == 0
         assert time.monotonic() - told < setup.delay / 2
         assert len(await stage.under_way()) == 2
 
-        assert await stage.begin()
+        assert await stage.life.begin()
         ends = [await caller.until_ended(name) for name in names]
         assert [(end["error"] or {}).get("code") for end in ends] == ["outcome_unknown"] * 2 + [None]
         assert [end["cost"]["charged"] for end in ends] == [0, 0, 10]
@@ -178,6 +178,6 @@ async def test_idle_process_stops_quickly(tmp_path: Path) -> None:
     async with drained(tmp_path, HOLD) as (stage, caller):
         assert (await caller.ask("GET", "/livez"))[0] == 200
         told = time.monotonic()
-        stage.signal(signal.SIGTERM)
-        assert await stage.gone(HOLD.drain_seconds) == 0
+        stage.life.signal(signal.SIGTERM)
+        assert await stage.life.gone(HOLD.drain_seconds) == 0
         assert time.monotonic() - told < HOLD.drain_seconds / 2

@@ -1,35 +1,35 @@
-"""Compares three books that know nothing of each other: the clients', the upstreams', and the store's.
+"""Holds each promise against three books that know nothing of each other.
 
 Clients noted what they were told, each fake logged what it was asked and paid for, and the store is opened
-read-only after the last life. Each promise is a row: how often it was broken, and how often it may be.
+after the last life. Each promise is a row: how often it was broken, and how often it may be. Verdicts of
+several runs add up.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from gateway import doctor
-from gateway.app import chain_of
-from gateway.secrets import Secret
-from gateway.store.sqlite import SqliteBackend
 from policies import ids
 from policies.model import JobState
-from tests.chaos.listener import arrivals, untold
-from tests.chaos.orders import Said, by_number, read_book
-from tests.chaos.stage import FAKES, SECRET, Open, Stage
+from tests.chaos.books import open_books
+from tests.chaos.limits import overdrawn, reached
+from tests.chaos.listener import untold
+from tests.chaos.plan import expected, pressed
+from tests.chaos.recovery import recoveries
+from tests.chaos.stage import PRICE, Open
+from tests.chaos.troubles import kind_of, unknowable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gateway.store.backend import Examined
     from policies.model import Job
-    from tests.chaos.orders import Order
+    from tests.chaos.books import Books
+    from tests.chaos.plan import Profile
+    from tests.chaos.stage import Stage
 
-SHOWN = 5
+UPSTREAM: Final = "upstream: "
 
 
 class Row(Struct, frozen=True):
@@ -44,124 +44,126 @@ class Row(Struct, frozen=True):
         """Whether no more was found than may be."""
         return len(self.found) <= self.allowed
 
+    def __add__(self, other: Row) -> Row:
+        return Row(self.promise, self.found + other.found, self.allowed + other.allowed)
+
 
 class Verdict(Struct, frozen=True):
-    """All that a run came to."""
+    """All that a run came to. `faults` are those wanted and those seen, by kind; recoveries milliseconds."""
 
     rows: tuple[Row, ...]
-    deaths: Mapping[str, tuple[int, int]]
+    faults: Mapping[str, tuple[int, int]]
     figures: Mapping[str, int]
+    recoveries: tuple[int, ...] = ()
 
     @property
     def kept(self) -> bool:
-        """Whether every promise was kept, under all the deaths there should have been."""
+        """Whether every promise was kept, under all the faults there should have been."""
         return self.injected and all(row.kept for row in self.rows)
 
     @property
     def injected(self) -> bool:
-        """Whether the run killed as often as it set out to, and at all."""
-        return bool(self.figures["deaths"]) and all(hits >= want for want, hits in self.deaths.values())
+        """Whether all was broken as often as it was set out to, and anything at all."""
+        return bool(self.count) and all(hits >= want for want, hits in self.faults.values())
+
+    @property
+    def count(self) -> int:
+        """All faults."""
+        return sum(hits for _, hits in self.faults.values())
 
     def broken(self) -> set[str]:
         """Return the promises that were not kept."""
         return {row.promise for row in self.rows if not row.kept}
 
-    def __str__(self) -> str:
-        deaths = [f"  {point:<20}{want:>8}{hits:>8}" for point, (want, hits) in self.deaths.items()]
-        promises = [
-            f"  {row.promise:<44}{len(row.found):>6}{row.allowed:>9}  {'kept' if row.kept else 'BROKEN'}"
-            for row in self.rows
-        ]
-        wrong = [
-            f"  {row.promise}: {each}" for row in self.rows if not row.kept for each in row.found[:SHOWN]
-        ]
-        figures = ", ".join(f"{name} {count}" for name, count in self.figures.items())
-        return "\n".join(
-            [figures, f"  {'death at':<20}{'wanted':>8}{'hits':>8}", *deaths]
-            + [f"  {'promise':<44}{'found':>6}{'allowed':>9}", *promises, *wrong]
-            + ([] if self.injected else ["  not all deaths happened: this run proves nothing"])
+    def __add__(self, other: Verdict) -> Verdict:
+        kinds = dict.fromkeys((*self.faults, *other.faults))
+        names = dict.fromkeys((*self.figures, *other.figures))
+        pairs = {kind: (self.faults.get(kind, (0, 0)), other.faults.get(kind, (0, 0))) for kind in kinds}
+        return Verdict(
+            tuple(one + two for one, two in zip(self.rows, other.rows, strict=True)),
+            {kind: (one[0] + two[0], one[1] + two[1]) for kind, (one, two) in pairs.items()},
+            {name: self.figures.get(name, 0) + other.figures.get(name, 0) for name in names},
+            self.recoveries + other.recoveries,
         )
 
 
-class Books(Struct, frozen=True):
-    """What everybody says of one run."""
-
-    said: Sequence[Said]
-    known: Mapping[int, Order]
-    paid: Mapping[str, Counter[str]]
-    tenants: Mapping[str, Examined]
-    exposed: frozenset[Open]
-
-    @property
-    def jobs(self) -> list[Job]:
-        """Every job the store holds."""
-        return [job for tenant in self.tenants.values() for job in tenant.jobs]
-
-    def orders(self, word: str) -> set[int]:
-        """Return the orders of which something was noted."""
-        return {line.order for line in self.said if line.said == word}
-
-
-async def compare(stage: Stage, seed: int, wanted: Mapping[str, int], exposed: set[Open]) -> Verdict:
+async def compare(stage: Stage, profile: Profile, exposed: set[Open]) -> Verdict:
     """Open the books of a run whose gateway has stopped, and hold each promise against them."""
-    said = read_book(stage.folder / "clients")
-    backend = SqliteBackend(stage.store, lambda: 0, read_only=True)
-    chain = chain_of((Secret(SECRET),))
-    try:
-        different = tuple(str(f) for f in await doctor.examine(backend, chain) if f.kind == "difference")
-        trails = [await doctor.verify_trail(backend, chain, name) for name in await backend.tenants()]
-        tenants = {name: await backend.examine(name) for name in await backend.tenants()}
-    finally:
-        await backend.close()
-    books = Books(
-        said=said,
-        known=by_number(seed, max((line.order for line in said), default=0)),
-        paid={name: _paid(stage, name) for name in FAKES},
-        tenants=tenants,
-        exposed=frozenset(exposed),
-    )
-    broken = tuple(str(trail) for trail in trails if isinstance(trail, doctor.Broken))
-    hits = stage.hits()
+    return judged(await open_books(stage, profile, exposed), profile)
+
+
+def judged(books: Books, profile: Profile) -> Verdict:
+    """Hold each promise against the books."""
+    left = _left_open(books)
     rows = (
         Row("every 202 came to an end", _lost(books)),
         Row("no upstream was paid twice", _paid_twice(books)),
         Row("what was delivered was paid for", _unpaid(books)),
+        Row("nothing was charged twice", _charged_twice(books)),
         Row("one key made one job", _doubled(books)),
         Row("no client was surprised, every image opens", _surprises(books)),
-        Row("every end was told to its webhook", _untold(books, stage)),
+        Row("every end was told to its webhook", _untold(books)),
         Row("no hold is stuck, nothing is in flight", _stuck(books)),
-        Row("doctor finds no difference", different),
-        Row("every trail verifies", broken),
-        Row("unknown outcomes are those left open", _unknown_else(books)),
+        Row("no limit was passed", overdrawn(books)),
+        Row("every limit was reached", reached(books, pressed(profile))),
+        Row("doctor finds no difference", books.differences),
+        Row("every trail verifies", books.broken),
+        Row("unknown outcomes are those left open", _unknown_else(books, left)),
         Row("unknown outcomes are flagged", _unflagged(books)),
-        Row("outcome_unknown", _unknown(books), allowed=len(exposed)),
+        Row("outcome_unknown", _unknown(books), allowed=len(left)),
     )
-    return Verdict(
-        rows, {point: (want, hits[point]) for point, want in wanted.items()}, _figures(books, stage)
-    )
+    return Verdict(rows, _faults(books, profile), _figures(books), tuple(recoveries(books)))
 
 
-def _figures(books: Books, stage: Stage) -> dict[str, int]:
+def _faults(books: Books, profile: Profile) -> dict[str, tuple[int, int]]:
+    """Count faults: those of processes and of the store by their marks, those of upstreams by their logs."""
+    seen = Counter(each.kind for each in books.marks)
+    seen.update(kind for calls in books.calls.values() for call in calls if (kind := kind_of(call)))
+    want = expected(profile)
+    kinds = [*want, *sorted(kind for kind in seen if kind.startswith(UPSTREAM) and kind not in want)]
+    return {kind: (want.get(kind, 0), seen[kind]) for kind in kinds}
+
+
+def _left_open(books: Books) -> set[Open]:
+    """Return paid calls of which nobody can know: open and unnamed at a fault, or left so by an upstream."""
+    asked = {call.prompt for calls in books.calls.values() for call in calls if unknowable(call)}
+    spoiled = {
+        Open(job.id, attempt.slot, attempt.n)
+        for job in books.jobs
+        if job.request.prompt in asked
+        for attempt in job.attempts
+        if attempt.upstream_id is None and attempt.code == "outcome_unknown"
+    }
+    return spoiled | books.exposed
+
+
+def _figures(books: Books) -> dict[str, int]:
     states = Counter(str(job.state) for job in books.jobs)
     return {
-        "lives": stage.lives,
-        "deaths": stage.hits().total(),
         "accepted": len(books.orders("accepted")),
         "unknown submits": len(books.orders("unknown")),
+        "denied by a limit": len(books.orders("denied")),
         "replays": len(books.orders("replayed")),
         "deleted": len(books.orders("deleted")),
         "paid calls": sum(paid.total() for paid in books.paid.values()),
-        "told": len(arrivals(stage.folder / "webhooks")),
-        "told again": sum(count - 1 for count in arrivals(stage.folder / "webhooks").values()),
-        "sent again under a key": sum(call.outcome == "replayed" for call in stage.calls("plus")),
+        "told": len(books.told),
+        "told again": sum(count - 1 for count in books.told.values()),
+        "sent again under a key": sum(call.outcome == "replayed" for call in books.calls["plus"]),
         **dict(sorted(states.items())),
     }
 
 
-def _paid(stage: Stage, fake: str) -> Counter[str]:
-    """Count paid work by what names it: the key of the slot, where one is sent, else the prompt."""
-    calls = [call for call in stage.calls(fake) if call.paid]
-    return Counter(call.idempotency_key or call.prompt for call in calls)
+def _charged_twice(books: Books) -> tuple[str, ...]:
+    """Return jobs, erased ones too, that the ledger holds or settles more than once, or for another sum."""
+    wrong = []
+    for name, tenant in books.tenants.items():
+        kinds = Counter((row.entry.job, row.entry.kind) for row in tenant.ledger if row.entry.job)
+        wrong += [f"{name}: {job} has {n} entries of {kind}" for (job, kind), n in kinds.items() if n > 1]
+    told: dict[str, int] = {line.job: line.charged for line in books.said if line.said == "ended"}
+    for job in books.jobs:
+        if told.get(ids.shown(job.id), job.charged) != job.charged:
+            wrong.append(f"{job.id}: its client was told {told[ids.shown(job.id)]}, charged {job.charged}")
+    return tuple(wrong)
 
 
 def _lost(books: Books) -> tuple[str, ...]:
@@ -198,7 +200,7 @@ def _unpaid(books: Books) -> tuple[str, ...]:
         delivered = len({_slot_of(job, output.index) for output in job.outputs})
         if delivered > max(by_slot, paid[job.request.prompt]):
             wrong.append(f"{job.id}: {delivered} calls delivered, {by_slot} paid")
-        if job.charged != job.price_each * len(job.outputs):
+        if job.charged != PRICE * len(job.outputs):
             wrong.append(f"{job.id}: charged {job.charged} for {len(job.outputs)} images")
     return tuple(wrong)
 
@@ -228,9 +230,13 @@ def _surprises(books: Books) -> tuple[str, ...]:
     wrong += [f"order {n}: erased by nobody" for n in sorted(books.orders("erased") - deleted)]
     opened = {line.job: line.images for line in books.said if line.said == "ended" and line.images}
     for line in books.said:
-        if line.said == "ended" and line.state == JobState.SUCCEEDED and line.order not in deleted:
+        if line.said == "ended" and line.state == JobState.SUCCEEDED and _looked(books, line.order, deleted):
             wrong += [] if opened.get(line.job) else [f"order {line.order}: no image was opened"]
     return tuple(wrong)
+
+
+def _looked(books: Books, order: int, deleted: set[int]) -> bool:
+    return books.known[order].looked_at and order not in deleted
 
 
 def _stuck(books: Books) -> tuple[str, ...]:
@@ -245,10 +251,10 @@ def _stuck(books: Books) -> tuple[str, ...]:
     return tuple(wrong)
 
 
-def _untold(books: Books, stage: Stage) -> tuple[str, ...]:
+def _untold(books: Books) -> tuple[str, ...]:
     """Return ended jobs of which no webhook heard; one that was deleted may have been forgotten untold."""
     ended = {job.id: str(job.state) for job in books.jobs if job.state.ended}
-    return tuple(sorted(untold(stage.folder / "webhooks", ended)))
+    return tuple(sorted(untold(books.told, ended)))
 
 
 def _unflagged(books: Books) -> tuple[str, ...]:
@@ -264,9 +270,9 @@ def _unknown(books: Books) -> tuple[str, ...]:
     return tuple(f"{each.job} slot {each.slot}" for each in sorted(_unknown_calls(books)))
 
 
-def _unknown_else(books: Books) -> tuple[str, ...]:
-    """Return calls given up as unknown although no death found them open and unnamed."""
-    return tuple(f"{each.job} slot {each.slot}" for each in sorted(_unknown_calls(books) - books.exposed))
+def _unknown_else(books: Books, left: set[Open]) -> tuple[str, ...]:
+    """Return calls given up as unknown although no fault found them open and unnamed."""
+    return tuple(f"{each.job} slot {each.slot}" for each in sorted(_unknown_calls(books) - left))
 
 
 def _unknown_calls(books: Books) -> set[Open]:

@@ -1,7 +1,7 @@
 """A TCP proxy in front of a store that loses replies: what was asked is done, and nobody is told.
 
 `cut` says of what is sent whether its reply is lost; the connection is closed in its stead. The rest goes
-through unchanged. `hold` keeps all that is sent from arriving until it is let go.
+through unchanged. `free` keeps, while it is clear, all that is sent from arriving; `sever` cuts all there is.
 """
 
 from __future__ import annotations
@@ -47,12 +47,21 @@ class Cut:
             way.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def sever(self) -> None:
+        """Cut all connections there are, whatever is on its way."""
+        for way in self._ways:
+            way.cancel()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:  # there is nobody behind it now
+            writer.close()
+            return
         doomed = asyncio.Event()
         ways = [
             asyncio.create_task(self._forth(reader, back, doomed)),
