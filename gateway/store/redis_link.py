@@ -9,8 +9,10 @@ known here.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from typing import Any, Final, NamedTuple
 
@@ -172,16 +174,17 @@ class Link:
             raise StoreUnavailable("the store is closed")
         self._calls += 1
         nonce = b"%d" % self._calls
-        try:
-            connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _unmade(error) from error
-        try:
-            return await _exchange(connection, commands, nonce, signed=signed, asked=asked)
-        except (RedisError, OSError, TimeoutError) as error:
-            raise _fault(error) from error
-        finally:
-            await self._pool.release(connection)
+        with _heeded():
+            try:
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            except (RedisError, OSError, TimeoutError) as error:
+                raise _unmade(error) from error
+            try:
+                return await _exchange(connection, commands, nonce, signed=signed, asked=asked)
+            except (RedisError, OSError, TimeoutError) as error:
+                raise _fault(error) from error
+            finally:
+                await self._pool.release(connection)
 
     async def listen(self, channel: str, silent: float = SILENT_SECONDS) -> AsyncIterator[bytes | None]:
         """Yield what is published, after None once it is subscribed; ends by a `StoreUnavailable`.
@@ -190,8 +193,9 @@ class Link:
         """
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
-            await connection.connect()
-            await connection.send_command("SUBSCRIBE", channel)
+            with _heeded():
+                await connection.connect()
+                await connection.send_command("SUBSCRIBE", channel)
             while True:
                 reply = await _next(connection, silent)
                 if reply[0] == b"subscribe":
@@ -207,6 +211,22 @@ class Link:
         """Close all connections. Harmless twice."""
         self._closed = True
         await self._pool.disconnect()
+
+
+@contextmanager
+def _heeded() -> Iterator[None]:
+    """Bring back a cancellation that was swallowed.
+
+    The library sends in an `asyncio.wait_for`, and that of Python 3.11 forgets a cancellation that comes
+    when it is done: who waited would go on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        yield
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _exchange(
@@ -252,7 +272,8 @@ async def _signed(
 async def _send(connection: AbstractConnection, commands: Sequence[Command], asked: Container[int]) -> None:
     if asked:
         commands = [each for at, command in enumerate(commands) for each in _asking(command, at in asked)]
-    await connection.send_packed_command([packed(commands)], check_health=False)
+    with _heeded():
+        await connection.send_packed_command([packed(commands)], check_health=False)
 
 
 def packed(commands: Sequence[Command]) -> bytes:
@@ -298,7 +319,8 @@ async def _next(connection: AbstractConnection, seconds: float) -> Any:
     """Return the next message; a connection that is silent is pinged, and found dead by that."""
     reply = await connection.read_response(timeout=seconds)
     if reply is None:
-        await connection.send_command("PING")
+        with _heeded():
+            await connection.send_command("PING")
         reply = await connection.read_response()
     return reply
 

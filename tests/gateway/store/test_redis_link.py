@@ -58,6 +58,19 @@ async def test_errors_are_replies(link: Link) -> None:
         await link.ask([("HGET", key, "f")])
 
 
+@pytest.mark.parametrize("steps", range(9))
+async def test_cancellation_is_never_lost(link: Link, steps: int) -> None:
+    """A call that is canceled ends canceled, however far it was, and the next one is answered."""
+    await link.ask([("PING",)])
+    call = asyncio.create_task(link.ask([("PING",)]))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if call.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert await link.ask([("ECHO", "on")]) == [b"on"]
+
+
 async def test_foreign_replies_are_refused() -> None:
     """Replies that do not end with this call's nonce are not taken for its own."""
 
