@@ -43,10 +43,11 @@ demo: $(READY)  ## See it work in half a minute: pictures, rules, money, kill -9
 bench: $(READY)  ## Measure, as ratios to bare Litestar within one run
 	@$(BIN)/python -m tests.bench
 
-chaos: $(READY)  ## Kill it in every way it can die, and count what is lost
+chaos: $(READY)  ## Break it in every way, on both stores, and count what is lost
 	@$(BIN)/python -m tests.chaos
 
 everything: check test demo  ## All of it, the long runs too
+	@PLANTS=1 $(MAKE) chaos
 	@FULL=1 $(MAKE) chaos
 	@$(MAKE) bench
 

@@ -26,8 +26,7 @@ def table(verdict: Verdict) -> str:
     return "\n".join(
         [
             figures,
-            f"faults {verdict.count}; "
-            f"time to recovery {times[0]} ms, p99 {times[1]} ms, at most {times[2]} ms",
+            f"faults {verdict.count}, over after {times[0]} ms, p99 {times[1]} ms, at most {times[2]} ms",
         ]
         + [f"  {'fault':<34}{'wanted':>8}{'seen':>8}", *faults]
         + [f"  {'promise':<44}{'found':>6}{'allowed':>9}", *promises, *wrong]
