@@ -21,6 +21,7 @@ from gateway.api.exchange import encode
 from gateway.app import VERSION, Choices, House
 from gateway.cli.sources import files_of, settings_for
 from gateway.errors import CATALOGUE, Refusal
+from gateway.settings import listening
 from gateway.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class GatewayMiddleware:
     async def start(self, server: Any = None, root: str = "") -> House:
         """Return the house, started; raises `Refusal` where it cannot be, and not too often tries again."""
         if not self._listens and server:
-            self._listens = f"http://{server[0]}:{server[1]}{root}"
+            self._listens = listening(server[0], server[1]) + root
         if self._house is None:
             async with self._turn:
                 if self._house is None:

@@ -35,6 +35,11 @@ KEYLESS: Final = ("sandbox",)
 """Provider kinds that are asked without a key."""
 
 
+def listening(host: str, port: int) -> str:
+    """Return how the URLs of a socket begin: an IPv6 address stands in brackets (RFC 3986, 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _web_url(text: str) -> str | None:
     try:
         parts = urlsplit(text)
@@ -125,8 +130,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def address(self) -> str:
         """The address links begin with, without a slash at its end."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
-        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return (self.public_url or listening(host, self.port)).rstrip("/")
 
 
 class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):

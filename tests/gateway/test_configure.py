@@ -11,7 +11,7 @@ import pytest
 from gateway.configure import OVERRIDES, load, read
 from gateway.documents import Mistake
 from gateway.secrets import Secret
-from gateway.settings import BlobsSettings, Role, Settings
+from gateway.settings import BlobsSettings, Role, ServerSettings, Settings
 from gateway.shapes import shape_of
 
 KINDS = ("openai", "sandbox")
@@ -90,6 +90,20 @@ def test_relative_store_and_open_address() -> None:
     found = settings("server: {port: 9000}")
     assert found.store.place.file == Path("safelight.db")
     assert found.server.address == "http://127.0.0.1:9000"
+
+
+@pytest.mark.parametrize(
+    ("host", "begins"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:9"),
+        ("::", "http://[::1]:9"),
+        ("fd00::7", "http://[fd00::7]:9"),
+        ("shop.local", "http://shop.local:9"),
+    ],
+)
+def test_links_begin_where_it_listens(host: str, begins: str) -> None:
+    """Without `public_url` links begin at the host that is listened on, or at this machine's own address."""
+    assert ServerSettings(host=host, port=9).address == begins
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,15 @@ auth:
     await app.close()
 
 
+async def test_socket_begins_links(tmp_path: Path) -> None:
+    """Without that setting links begin at the socket of the first request, in either family's spelling."""
+    for place, url in (("10.0.0.1", "http://10.0.0.1:9000"), ("fd00::7", "http://[fd00::7]:9000")):
+        app = of_nothing(tmp_path, io.BytesIO())
+        house = await app.start((place, 9000), "/outer")
+        assert house.public_url() == f"{url}/outer{PREFIX}"
+        await app.close()
+
+
 def _once(message: dict[str, str]) -> Callable[[], Any]:
     async def receive() -> dict[str, str]:
         return message
