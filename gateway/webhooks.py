@@ -153,15 +153,9 @@ class Webhooks:
             await self._judged(change.url)
 
         def rule(endpoint: Endpoint, _now: int) -> Endpoint:
-            endpoint = replace(
-                endpoint,
-                url=endpoint.url if change.url is None else change.url,
-                events=endpoint.events if events is None else events,
-                label=endpoint.label if change.label is None else change.label,
-                failures=endpoint.failures if change.url is None else 0,
-            )
+            after = webhooks.changed(endpoint, url=change.url, events=events, label=change.label)
             wanted = change.enabled
-            return endpoint if wanted is None else webhooks.enabled(endpoint, wanted=wanted)
+            return after if wanted is None else webhooks.enabled(after, wanted=wanted)
 
         return _endpoint(await self._change(who, _one(who, name, form, rule), "webhook.update"))
 

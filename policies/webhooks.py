@@ -240,6 +240,19 @@ def chosen(form: Form, events: Sequence[str] | None) -> tuple[str, ...] | Deny:
     return tuple(name for name in known if name in events)
 
 
+def changed(
+    endpoint: Endpoint, *, url: str | None, events: tuple[str, ...] | None, label: str | None
+) -> Endpoint:
+    """Return an endpoint with what is given in place of what was; at a new address its count begins anew."""
+    return replace(
+        endpoint,
+        url=endpoint.url if url is None else url,
+        events=endpoint.events if events is None else events,
+        label=endpoint.label if label is None else label,
+        failures=endpoint.failures if url in (None, endpoint.url) else 0,
+    )
+
+
 def enabled(endpoint: Endpoint, *, wanted: bool) -> Endpoint:
     """Return an endpoint switched on, with its count begun anew, or off; one that is off keeps its why."""
     if wanted:

@@ -332,6 +332,21 @@ def test_events_are_chosen(named: tuple[str, ...] | None, answer: tuple[object, 
         assert events.flaws == answer
 
 
+def test_change_keeps_the_rest() -> None:
+    """What is not given stays as it was, why an endpoint is disabled too."""
+    to = endpoint(label="old", failures=7, disabled="failing")
+    assert webhooks.changed(to, url=None, events=None, label=None) == to
+    after = webhooks.changed(to, url=None, events=("job.failed",), label="")
+    assert after == replace(to, events=("job.failed",), label="")
+
+
+@pytest.mark.parametrize(("url", "failures"), [("https://b.example.org", 0), ("https://a.example.org", 7)])
+def test_new_address_begins_anew(url: str, failures: int) -> None:
+    """Failed tries are counted of an address: another one begins at none."""
+    to = webhooks.changed(endpoint(failures=7), url=url, events=None, label=None)
+    assert (to.url, to.failures) == (url, failures)
+
+
 def test_rotation_keeps_both_a_day() -> None:
     """After a rotation the new secret and the one before are live for a day, then the new one alone."""
     to = webhooks.rotated(endpoint(secret="old"), "new", NOON)
