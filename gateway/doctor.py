@@ -81,12 +81,13 @@ async def verify_trail(backend: Backend, chain: Chain, tenant: str) -> Verified 
 
 async def _anchor_of(backend: Backend, tenant: str) -> Anchor | None:
     (loaded,) = await backend.load([Want(tenant)])
-    return loaded.state.doc.anchor if loaded.state else None
+    state = loaded.sound().state
+    return state.doc.anchor if state else None
 
 
 async def _follow(backend: Backend, chain: Chain, tenant: str) -> tuple[Anchor | None, Verified | Broken]:
     (loaded,) = await backend.load([Want(tenant)])
-    state = loaded.state or TenantState()
+    state = loaded.sound().state or TenantState()
     walk = _Walk(tenant, chain, state.doc.anchor)
     while True:
         page = await backend.links(tenant, walk.at, PAGE, up=True)

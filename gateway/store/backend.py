@@ -258,6 +258,12 @@ class Loaded(Struct):
     endpoints: dict[str, Endpoint] | None = None
     fault: Fault | None = None
 
+    def sound(self) -> Loaded:
+        """Return it, or raise its fault."""
+        if self.fault is not None:
+            raise self.fault
+        return self
+
 
 class Applied(Struct, frozen=True):
     """The change is durable. `shared`: others write there too just now, so that what is known is soon old."""
@@ -394,7 +400,7 @@ class Backend(Protocol):
         ...
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
-        """Return what is wanted, in order, some with a `fault`. Raises where nothing can be read."""
+        """Return what is wanted, in order, what cannot be read now with a `fault`."""
         ...
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:

@@ -90,7 +90,7 @@ class Committer:
         """Return both levels as they are: as known here where nobody else writes, else read."""
         if not self._backend.alone:
             (there,) = await self._backend.load([Want(tenant, subjects={subject})])
-            return _usage(there, subject)
+            return _usage(there.sound(), subject)
         kept = self._kept.get(tenant)
         if kept is None or subject not in kept[1]:
             scene = _scene(kept)
@@ -104,7 +104,7 @@ class Committer:
     async def found(self, tenant: str, job: str, reader: str) -> Found | None:
         """Return a job and its reader's usage, read in one go."""
         (there,) = await self._backend.load([Want(tenant, subjects={reader}, jobs={job})])
-        known = there.jobs[job]
+        known = there.sound().jobs[job]
         return None if known is None else Found(known, _usage(there, reader))
 
     async def send(self, move: TenantMove | AttemptMove) -> Any:

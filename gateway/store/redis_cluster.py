@@ -49,15 +49,17 @@ class Line:
     """Places of commands of one slot that are done one after the other.
 
     `asked` is the node that the first of them is to be asked for, where the slot is on its way there. The
-    others go on only after it: what has not moved yet would be looked for in vain there.
+    others go on only after it: what has not moved yet would be looked for in vain there. `moved` says that
+    the line was sent elsewhere once.
     """
 
-    __slots__ = ("asked", "places", "slot")
+    __slots__ = ("asked", "moved", "places", "slot")
 
     def __init__(self, slot: int, places: Sequence[int]) -> None:
         self.slot = slot
         self.places = places
         self.asked = ""
+        self.moved = False
 
     @property
     def next(self) -> Sequence[int]:
@@ -188,7 +190,9 @@ class Cluster:
             if reply.code == "ASK":
                 line.asked = _address(reply.text, told_by)
             elif reply.code == "MOVED":
-                self._homes[line.slot], self._stale = _address(reply.text, told_by), True
+                wait = AGAIN_SECONDS if line.moved else wait  # they send us to and fro
+                line.moved, self._stale = True, True
+                self._homes[line.slot] = _address(reply.text, told_by)
             elif reply.code == "NOSCRIPT":
                 lacking[told_by].add(sent.texts[str(sent.commands[at][1])])
             else:

@@ -54,19 +54,14 @@ class Commits:
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order: at this process' turn, where all is shared and to be written.
 
-        What cannot be read now has a `fault`, and troubles no other. Raises where nothing can be.
+        What cannot be read now has a `fault`, and troubles no other.
         """
         if wants and all(want.turn and self._turns.shared(want.tenant) for want in wants):
-            loaded = await self._turns.wait(wants)
-        else:
-            commands = [asked(self._site.names.room(want.tenant), want) for want in wants]
-            replies = iter(await self._site.together.reach([each for some in commands for each in some]))
-            told = [list(islice(replies, len(some))) for some in commands]
-            loaded = [self._answered(want, some) for want, some in zip(wants, told, strict=True)]
-        faults = [each.fault for each in loaded if each.fault is not None]
-        if faults and len(faults) == len(loaded):
-            raise faults[0]
-        return loaded
+            return await self._turns.wait(wants)
+        commands = [asked(self._site.names.room(want.tenant), want) for want in wants]
+        replies = iter(await self._site.together.reach([each for some in commands for each in some]))
+        told = [list(islice(replies, len(some))) for some in commands]
+        return [self._answered(want, some) for want, some in zip(wants, told, strict=True)]
 
     def _answered(self, want: Want, replies: Sequence[Any]) -> Loaded:
         for reply in replies:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tests.fakes.redis import SECONDS, Redis, free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
 SLOTS = 16384
@@ -27,20 +28,15 @@ class Cluster:
 
     def __init__(self, size: int = 1, *options: str) -> None:
         words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000", *options)
-        self.nodes = [Redis(*words, "--cluster-port", str(free_port())) for _ in range(size)]
+        self._buses = [str(free_port()) for _ in range(size)]
+        self.nodes = [Redis(*words, "--cluster-port", bus) for bus in self._buses]
         self._ids = [node.ask("CLUSTER", "MYID") for node in self.nodes]
         part = -(-SLOTS // size)
         for at, node in enumerate(self.nodes):
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", str(at + 1))
             node.ask("CLUSTER", "ADDSLOTSRANGE", str(at * part), str(min((at + 1) * part, SLOTS) - 1))
-        for node in self.nodes[1:]:
-            bus = node.ask("CLUSTER", "NODES").partition("@")[2].partition(" ")[0]
-            self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus)
-        until = time.monotonic() + SECONDS
-        while not all(self._stands(node) for node in self.nodes):
-            if time.monotonic() > until:
-                raise RuntimeError(self.nodes[0].ask("CLUSTER", "NODES"))
-            time.sleep(0.01)
+        self._tell(self.nodes[0])
+        self._wait(lambda: all(self._stands(node) for node in self.nodes))
 
     @property
     def url(self) -> str:
@@ -74,10 +70,15 @@ class Cluster:
         return bool(keys)
 
     def end(self, slot: int, of: int, to: int) -> None:
-        """Say that a slot has moved: to the one that has it first, so that it is never nobody's."""
+        """Say that a slot has moved, first to the one that has it, and wait until all say the same.
+
+        Left to themselves they would contradict each other for a second or so.
+        """
         others = [node for at, node in enumerate(self.nodes) if at not in (of, to)]
         for node in (self.nodes[to], self.nodes[of], *others):
             node.ask("CLUSTER", "SETSLOT", str(slot), "NODE", self._ids[to])
+        self._tell(self.nodes[to])
+        self._wait(lambda: len({self._view(node) for node in self.nodes}) == 1)
 
     def move(self, slot: int, to: int) -> None:
         """Move a slot and all its keys."""
@@ -97,9 +98,30 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
+    def _tell(self, node: Redis) -> None:
+        """Let a node make itself known to all others at once."""
+        for other, bus in zip(self.nodes, self._buses, strict=True):
+            if other is not node:
+                node.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port), bus)
+
+    def _wait(self, there: Callable[[], bool]) -> None:
+        until = time.monotonic() + SECONDS
+        while not there():
+            if time.monotonic() > until:
+                raise RuntimeError(self.nodes[0].ask("CLUSTER", "NODES"))
+            time.sleep(0.005)
+
+    def _view(self, node: Redis) -> frozenset[tuple[str, ...]]:
+        """Return who has what by a node's word, and by which authority."""
+        lines = (line.split() for line in node.ask("CLUSTER", "NODES").splitlines())
+        return frozenset(
+            (line[0], line[6], *(word for word in line[8:] if "[" not in word)) for line in lines
+        )
+
     def _stands(self, node: Redis) -> bool:
         told = node.ask("CLUSTER", "INFO")
-        return "cluster_state:ok" in told and f"cluster_known_nodes:{len(self.nodes)}\r" in told
+        known = f"cluster_known_nodes:{len(self.nodes)}\r"
+        return all(word in told for word in ("cluster_state:ok", "cluster_slots_ok:16384", known))
 
 
 @cache

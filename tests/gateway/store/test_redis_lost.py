@@ -18,8 +18,9 @@ from gateway.store.engine import LEASE_MS, Engine
 from policies.webhooks import Endpoint
 from tests.contracts.beside import all_of, delivered, hooked, lease
 from tests.contracts.rig import SAID, attempt, counting, ending, put, submit, take
+from tests.fakes.cluster import Cluster
 from tests.fakes.cut import Cut
-from tests.fakes.redis import Redis, free_port, server
+from tests.fakes.redis import Redis, server
 from tests.gateway.store.processes import Processes
 
 SCRIPTS = ("claim", "commit", "deliver", "lease")
@@ -98,6 +99,19 @@ async def figures(many: Processes, store: Engine, hook: Endpoint) -> list[Any]:
         [link.version for link in of.links],
         [(told.state, len(told.tries)) for told in await all_of(store, hook)],
     ]
+
+
+async def test_lost_replies_of_a_cluster_change_none(many: Processes) -> None:
+    """Where the reply of each script of a Cluster is lost, everything comes out the same."""
+    want = await figures(many, *await story(many, await many.process()))
+    with Cluster() as cluster:
+        async with Cut(cluster.nodes[0].port) as proxy:
+            cluster.nodes[0].ask("CONFIG", "SET", "cluster-announce-port", str(proxy.port))
+            part = Processes(f"redis+cluster://127.0.0.1:{proxy.port}")
+            losing(proxy, 1)
+            assert await figures(part, *await story(part, await part.process())) == want
+            assert proxy.lost >= 13
+            await part.close()
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -217,15 +231,3 @@ async def test_full_redis_writes_nothing(alone: Redis, name: str, value: str, co
     assert isinstance(await submit(store, many.job(), "k"), Submitted)
     assert await doctor.examine(store.backend, many.chain) == []
     await many.close()
-
-
-async def test_scripts_keep_to_one_slot(many: Processes) -> None:
-    """On a node that refuses keys of two slots in one script the whole story comes out the same."""
-    want = await figures(many, *await story(many, await many.process()))
-    with Redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as node:
-        node.say("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        while node.say("GET", "x") != b"$-1":
-            pass  # it takes a moment to serve its slots
-        part = Processes(node.url)
-        assert await figures(part, *await story(part, part.engine(part.over()))) == want
-        await part.close()

@@ -55,3 +55,20 @@ def test_time_does_not_leap() -> None:
     steady.at += 800_000
     known.learn(sent, 50_400_000)
     assert known() == 50_800
+
+
+def test_nodes_have_their_own_clocks() -> None:
+    """Each node's moments are by its own clock; the store's time is the leader's, whoever that is."""
+    steady = Ticks()
+    known = StoreTime(steady, lambda: 50_000_000)
+    leader = ["a"]
+    known.led_by(lambda: leader[0])
+    known.learn(known.mark(), 60_000_000, "a")
+    known.learn(known.mark(), 9_000_000, "b")
+    mark = known.mark()
+    steady.at += 1_000_000
+    assert (known(), known.at(mark, "a"), known.at(mark, "b")) == (61_000, 60_000, 9_000)
+    leader[0] = "b"
+    assert known() == 10_000
+    leader[0] = "nobody"
+    assert (known(), known.at(mark, "nobody")) == (10_000, 9_000)
