@@ -148,13 +148,16 @@ def findings(tenant: str, of: Examined, chain: Chain) -> list[Finding]:
         Finding(tenant, "flag", f"job {job.id}", job.operator_flag) for job in of.jobs if job.operator_flag
     ]
     if of.state.doc.shut is not None:
-        found.append(Finding(tenant, "closed", "tenant", _lost(of.state.doc.shut)))
+        shut = of.state.doc.shut
+        found.append(Finding(tenant, "closed", "store" if shut.lost else "tenant", _lost(shut)))
     return found
 
 
 def _lost(shut: Shut) -> str:
     """Say what a process knew of a tenant and what was there instead."""
     at = datetime.datetime.fromtimestamp(shut.at / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if shut.lost:
+        return f"{at}: the last {shut.lost} bytes that the process {shut.by} had seen of the store are lost"
     known = f"version {shut.version} ({shut.head or 'no trail'})"
     there = f"version {shut.found} ({shut.found_head or 'no trail'})"
     if shut.job is not None:

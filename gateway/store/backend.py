@@ -9,7 +9,7 @@ change expects before it writes any of it, and refuses a change whole, with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -17,16 +17,15 @@ from msgspec import Struct
 from gateway.errors import Fault
 from gateway.store.contract import (
     Claim,
-    DeliveryPage,
     JobFilter,
     LedgerRow,
-    Notice,
     Page,
     Remains,
     Retention,
     Shut,
     TrailLink,
 )
+from gateway.store.shelf_backend import Shelf
 from policies.model import Account, Job, Priority, ServiceKey, Upload
 from policies.order import Backlog
 from policies.quota import IDLE
@@ -321,48 +320,11 @@ class Expired(Struct, frozen=True):
     uploads: tuple[tuple[str, str], ...] = ()
 
 
-class Shelf(Protocol):
-    """What an engine needs beside commits for service keys, uploads and webhooks."""
+class Strange(NamedTuple):
+    """Names of histories that are not known, and how many bytes of a known one they lack, at least."""
 
-    async def key_of(self, digest: str) -> ServiceKey | None:
-        """Return the service key of a hash, of whatever tenant."""
-        ...
-
-    async def keys(self, tenant: str) -> list[ServiceKey]:
-        """Return a tenant's keys, newest first."""
-        ...
-
-    async def upload(self, tenant: str, upload: str) -> Upload | None:
-        """Return one upload."""
-        ...
-
-    async def endpoints(self, tenant: str) -> list[Endpoint]:
-        """Return a tenant's endpoints, oldest first."""
-        ...
-
-    async def delivery(self, tenant: str, delivery: str) -> Delivery | None:
-        """Return one delivery."""
-        ...
-
-    async def page(self, tenant: str, endpoint: str, before: int | None, limit: int) -> DeliveryPage:
-        """Return an endpoint's deliveries, newest first."""
-        ...
-
-    async def claim(self, n: int, each: int, busy: Sequence[str], now: int, until: int) -> list[Notice]:
-        """Lease up to `n` due deliveries until `until`, oldest due first, at most `each` an endpoint."""
-        ...
-
-    async def release(self, notices: Sequence[Notice], due: int) -> None:
-        """Make leased deliveries due. Lost leases are passed over."""
-        ...
-
-    async def next_due(self, busy: Sequence[str]) -> int | None:
-        """Return the earliest instant at which a delivery of any but `busy` endpoints may be claimed."""
-        ...
-
-    async def drop_over(self, before: int, budget: int) -> int:
-        """Remove deliveries made before an instant of which nothing more is sent; return how many."""
-        ...
+    names: frozenset[str]
+    lost: int = 0
 
 
 class Backend(Protocol):
@@ -383,8 +345,19 @@ class Backend(Protocol):
         """Whether no other process may write, so that what is kept of a tenant is true."""
         ...
 
-    def listen(self, told: Callable[[News | None], None]) -> None:
-        """Tell of what other processes do; None where news may have been missed."""
+    def listen(self, told: Callable[[News | None], None], turned: Callable[[], None]) -> None:
+        """Tell of what other processes do; None where news may have been missed.
+
+        `turned`: the store may not be the one that was written to. It takes no commit until `accept`.
+        """
+        ...
+
+    def strange(self) -> Strange | None:
+        """Return what of the store is not known to be what was written to."""
+        ...
+
+    def accept(self, strange: Strange) -> None:
+        """Take the store as it is: all that is remembered was compared with it."""
         ...
 
     async def look(self) -> None:

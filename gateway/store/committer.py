@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 ROUNDS: Final = 16
 BATCH: Final = 512
 KEPT_TENANTS: Final = 4096
-COMMIT_SECONDS: Final = 5.0
-"""How long a commit may take before its callers are told that the store is not there."""
 KEPT_USERS: Final = 4096
 """Users kept a tenant; past that they are read again."""
 
@@ -42,6 +40,16 @@ Observe = Callable[[int, float], None]
 Rewound = Callable[[str, Shut], None]
 """Told each tenant that was found behind what was known of it, and what that was."""
 _Kept = tuple[TenantState, dict[str, UserState | None], dict[str, Endpoint] | None]
+
+
+class Patience(NamedTuple):
+    """Seconds. A commit that takes longer is given up: its callers are told that the store is not there.
+
+    A store that was changed is admitted nothing to for a moment: as long as others may take to notice.
+    """
+
+    commit: float = 5.0
+    settle: float = 2.0
 
 
 class Hears(NamedTuple):
@@ -66,19 +74,21 @@ class Committer:
         bell: Bell,
         mint: Callable[[], str],
         hears: Hears,
-        seconds: float = COMMIT_SECONDS,
+        patience: Patience,
     ) -> None:
         self._backend = backend
         self._chain = chain
         self._bell = bell
         self._mint = mint
         self._hears = hears
-        self._seconds = seconds
+        self._patience = patience
         self._memory = Memory(backend.me)
         self._kept: dict[str, _Kept] = {}
         self._waiting: list[TenantMove | AttemptMove] = []
         self._arrived = asyncio.Event()
         self._closing = False
+        self._turned = False
+        self._quiet = 0.0
         self._task = asyncio.get_running_loop().create_task(self._run(), name="store committer")
 
     @property
@@ -132,9 +142,13 @@ class Committer:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 if not self._waiting and not self._closing:
                     self._arrived.clear()
+                if self._turned:
+                    await self._look_back()
                 if self._memory.gone:
                     await self._shut()
-                if batch:
+                if time.perf_counter() < self._quiet:
+                    self._give_up(batch, StoreUnavailable("the store was changed a moment ago"))
+                elif batch:
                     await self._settle(batch)
         finally:
             self._give_up(self._waiting, StoreUnavailable("the committer stopped"))
@@ -146,7 +160,7 @@ class Committer:
         fault: Fault = StoreBusy("the write was refused too often")
         try:
             await self._know(scenes, [move for move in left if not isinstance(move, AttemptMove)])
-            until, lost = time.perf_counter() + self._seconds, 0
+            until, lost = time.perf_counter() + self._patience.commit, 0
             while lost < ROUNDS and time.perf_counter() < until:
                 left, counts = await self._round(scenes, left)
                 if not left:
@@ -162,11 +176,41 @@ class Committer:
             raise
         self._give_up(left, fault)
 
+    def turned(self) -> None:
+        """Take in that the store may not be the one that was written to."""
+        self._turned = True
+        self._arrived.set()
+
+    async def _look_back(self) -> None:
+        """Compare all that is remembered with what is there, then take that for what goes on.
+
+        For a moment after nothing is admitted: by then all other processes have looked too, and closed what
+        only they knew of. What cannot be looked into now is looked into when this is told again.
+        """
+        strange = self._backend.strange()
+        wants = self._memory.wants()
+        try:
+            for at in range(0, len(wants), BATCH):
+                some = wants[at : at + BATCH]
+                for want, loaded in zip(some, await self._backend.load(some), strict=True):
+                    self._meet(want.tenant, loaded)
+        except Fault:
+            return
+        self._turned = False
+        self._kept.clear()
+        if strange is not None:
+            if strange.lost:
+                self._memory.lack(SYSTEM, strange.lost)
+            self._quiet = time.perf_counter() + self._patience.settle
+            self._backend.accept(strange)
+
     async def _shut(self) -> None:
         """Close the tenants that went back, and tell whom it concerns; what cannot be told yet stays."""
         shut: list[tuple[str, Shut]] = list(self._memory.gone.items())
-        moves: list[TenantMove] = [ShutMove(tenant, why) for tenant, why in shut if tenant != SYSTEM]
-        moves += [SayMove(SYSTEM, "", rewound(why, tenant)) for tenant, why in shut]
+        moves: list[TenantMove] = [
+            ShutMove(tenant, why) for tenant, why in shut if tenant != SYSTEM or why.lost
+        ]
+        moves += [SayMove(SYSTEM, "", rewound(why, tenant)) for tenant, why in shut if not why.lost]
         await self._settle([*moves])
         if [fault for move in moves if (fault := move.done.exception()) is not None]:
             return
@@ -287,7 +331,7 @@ class Committer:
             return [], False
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._patience.commit):
                 outcomes = await self._backend.commit([each.change for each in pending])
         except TimeoutError:  # it may still be applied: what was known is forgotten, versions prove the rest
             raise StoreUnavailable("the commit took too long") from None

@@ -268,7 +268,8 @@ class Retention(Struct, frozen=True):
 class Shut(Struct, frozen=True, omit_defaults=True):
     """Why a tenant is closed: the process `by` knew of a `version` and `head` that the store had lost.
 
-    `found` is what was there instead; `job` is one whose version went back, if that showed it.
+    `found` is what was there instead; `job` is one whose version went back, if that showed it. `lost` stands
+    with the house's own tenant, which stays open: bytes that the store as a whole is known to lack.
     """
 
     at: int
@@ -278,6 +279,7 @@ class Shut(Struct, frozen=True, omit_defaults=True):
     found: int = 0
     found_head: str = ""
     job: str | None = None
+    lost: int = 0
 
 
 class Watch(Protocol):

@@ -15,7 +15,7 @@ from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, News, anchored
 from gateway.store.bell import Bell, due_in
-from gateway.store.committer import COMMIT_SECONDS, QUIET, Committer, Hears
+from gateway.store.committer import QUIET, Committer, Hears, Patience
 from gateway.store.contract import (
     Begun,
     Claim,
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
 SAFETY_READ_SECONDS: Final = 15.0
 LEASES: Final = Leases()
+PATIENCE: Final = Patience()
 LEASE_MS: Final = LEASES.job_ms
 """How long a claim lasts unless it is renewed."""
 
@@ -83,25 +84,25 @@ class Engine:
         *,
         crash: Hook = nowhere,
         hears: Hears = QUIET,
-        seconds: float = COMMIT_SECONDS,
+        patience: Patience = PATIENCE,
         leases: Leases = LEASES,
     ) -> None:
         self.backend = backend
         self._leases = leases
         self._chain = chain
         self._crash = crash
-        self._seconds = seconds
+        self._patience = patience
         self._bell = Bell()
         self._outbox = asyncio.Event()
         self._busy: Sequence[str] = ()
         hears = hears._replace(queued=self._outbox.set)
-        self._committer = Committer(backend, chain, self._bell, mint, hears, seconds)
+        self._committer = Committer(backend, chain, self._bell, mint, hears, patience)
         self._send = self._committer.send
         self._due = asyncio.Event()
         self._owed = 0
         self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
         self._reading: dict[tuple[str, str], tuple[int, asyncio.Future[Job | None]]] = {}
-        backend.listen(self._heard)
+        backend.listen(self._heard, self._committer.turned)
 
     async def start(self) -> None:
         """Refuse to start on a store that may lose what it is given. Call it once, before anything else."""
@@ -443,7 +444,7 @@ class Engine:
         if not self._committer.alive:
             raise StoreUnavailable("the store is closed")
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._patience.commit):
                 await self.backend.ping()
         except TimeoutError:
             raise StoreUnavailable("the store does not answer") from None

@@ -33,9 +33,10 @@ class ShutMove(Move):
     def fold(self, draft: Draft) -> object:
         """Write down why, and what was known."""
         before = draft.tenant_doc.shut
-        if before is None or before.version < self._shut.version:
-            draft.shut(replace(self._shut, at=draft.now))
-            draft.say(None, rewound(self._shut))
+        mark = self._shut
+        if before is None or before.version < mark.version or before.lost < mark.lost:
+            draft.shut(replace(mark, at=draft.now))
+            draft.say(None, rewound(mark))
         return None
 
 
@@ -57,8 +58,8 @@ class ReopenMove(Move):
 
 
 def rewound(shut: Shut, tenant: str | None = None) -> Record:
-    """Return the line that tells of a tenant that went back, by how many versions."""
-    count = max(shut.version - shut.found, 1)
+    """Return the line that tells of a tenant that went back, by how many versions; of the store, by bytes."""
+    count = max(shut.version - shut.found, shut.lost, 1)
     return Record(action="store.rewound", code="store_rewound", count=count, tenant=tenant)
 
 

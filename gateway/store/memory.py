@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from gateway.store.backend import Loaded, TenantState, Want
 from gateway.store.contract import Shut
 
@@ -71,12 +73,16 @@ class Memory:
         """Take in what was read of a tenant; return whether it is behind what was seen."""
         shut = self._behind(tenant, there)
         if shut is not None:
-            before = self.gone.get(tenant)
-            if before is None or before.version <= shut.version:
-                self.gone[tenant] = shut
+            before = self.gone.get(tenant, shut)
+            if before.version <= shut.version:
+                self.gone[tenant] = replace(shut, lost=before.lost)
         elif there.state is not None:
             self.keep(tenant, there.state)
         return shut is not None
+
+    def lack(self, tenant: str, lost: int) -> None:
+        """Take in that the store lacks bytes of somebody's: it stands with the house's own tenant."""
+        self.gone[tenant] = replace(self.gone.get(tenant, Shut(0, self._me)), lost=lost)
 
     def closed(self, tenant: str) -> None:
         """Take in that a tenant was closed for what was seen of it."""

@@ -8,6 +8,7 @@ with the same bytes and number, after that it is dead, and its number tells what
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -24,6 +25,7 @@ from gateway.store.backend import (
     Loaded,
     News,
     Outcome,
+    Strange,
     Want,
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
@@ -32,6 +34,7 @@ from gateway.store.redis_backlog import backlog
 from gateway.store.redis_commit import Commits
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
+from gateway.store.redis_lineage import ASKED, Lineage
 from gateway.store.redis_link import Command
 from gateway.store.redis_nodes import Nodes, nodes_of
 from gateway.store.redis_queue import Queue
@@ -44,6 +47,8 @@ from policies.model import Job, Priority, ServiceKey
 from policies.order import Backlog
 
 PREFIX: Final = "safelight:"
+SAMPLE_SECONDS: Final = 1.0
+"""How often it is asked whether Redis is still the same. What it loses at once is seen to be lost then."""
 SCANNED: Final = 1_000
 """Jobs a page looks at, at most, before it is shown short."""
 CHANGING: Final = 20
@@ -70,7 +75,9 @@ class RedisBackend:
     ) -> None:
         time = time or StoreTime(steady_us, wall_us)
         self.me = how.me
-        self._site = Site(link or nodes_of(place), Names(prefix), how.me, time, how.unreadable)
+        self._lineage = Lineage()
+        nodes = link or nodes_of(place, self._lineage)
+        self._site = Site(nodes, Names(prefix), how.me, time, how.unreadable)
         self.clock = how.clock or time
         self._schema = f"{prefix}schema"
         self._commits = Commits(self._site, how.crash)
@@ -78,11 +85,33 @@ class RedisBackend:
         self._sweeping = Sweeping(self._site)
         self.shelf = RedisShelf(self._site)
         self._ears: list[Ear] = []
+        self._sampling: asyncio.Task[None] | None = None
         self._closed = False
 
-    def listen(self, told: Callable[[News | None], None]) -> None:
+    def listen(self, told: Callable[[News | None], None], turned: Callable[[], None]) -> None:
         """Tell of what other processes do; None where news may have been missed."""
         self._ears.append(Ear(self._site, told))
+        self._lineage.watch(turned)
+
+    def strange(self) -> Strange | None:
+        """Return the histories that are met and not known."""
+        return self._lineage.strange()
+
+    def accept(self, strange: Strange) -> None:
+        """Take histories for ours."""
+        self._lineage.accept(strange)
+
+    async def sample(self) -> None:
+        """Ask how far the history has come, and whether it is the same."""
+        for (told,) in (await self._site.link.each([ASKED])).values():
+            if not isinstance(told, StoreUnavailable):
+                self._lineage.meet(facts(told))
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_SECONDS)
+            with contextlib.suppress(StoreUnavailable):
+                await self.sample()
 
     async def heard(self) -> None:
         """Return once all who listen do."""
@@ -118,6 +147,9 @@ class RedisBackend:
         """Refuse what `look` refuses, then write down whose this Redis is."""
         await self.look()
         await self._site.ask([("SETNX", self._schema, SCHEMA)])
+        await self.sample()
+        self._lineage.armed = True
+        self._sampling = asyncio.get_running_loop().create_task(self._sample(), name="store lineage")
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""
@@ -284,6 +316,9 @@ class RedisBackend:
         if self._closed:
             return
         self._closed = True
+        if self._sampling is not None:
+            self._sampling.cancel()
+            await asyncio.gather(self._sampling, return_exceptions=True)
         for ear in self._ears:
             await ear.close()
         with contextlib.suppress(StoreUnavailable):  # then the leases run out by themselves

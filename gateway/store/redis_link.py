@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Container, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import AbstractConnection
@@ -25,6 +26,8 @@ from redis.exceptions import TimeoutError as Late
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.errors import StoreUnavailable
+from gateway.store.redis_fit import facts
+from gateway.store.redis_lineage import ASKED, Lineage
 
 CONNECTIONS: Final = 32
 POOL_SECONDS: Final = 1.0
@@ -55,6 +58,10 @@ class Away(Cut):
 
 class Gone(StoreUnavailable):
     """It is known not to be there, so it was sent nothing. Soon it will be tried again."""
+
+
+class Turned(Gone):
+    """Redis may have lost what it had confirmed: it is sent nothing until that was looked into."""
 
 
 class Script(NamedTuple):
@@ -100,8 +107,11 @@ class Link:
         seconds: float = ANSWER_SECONDS,
         connections: int = CONNECTIONS,
         password: str | None = None,
+        lineage: Lineage | None = None,
     ) -> None:
         self._seconds = seconds
+        self._lineage = lineage
+        self._names: WeakKeyDictionary[AbstractConnection, str] = WeakKeyDictionary()
         self._calls = 0
         self._closed = False
         self._pool = BlockingConnectionPool.from_url(
@@ -114,8 +124,20 @@ class Link:
             protocol=2,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
             driver_info=None,
+            redis_connect_func=self._greet,
             **({} if password is None else {"password": password}),
         )
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        """Ask, on each new connection, whose history is there."""
+        await connection.on_connect()
+        if self._lineage is not None:
+            await _send(connection, [ASKED], ())
+            self._names[connection] = self._lineage.meet(facts(await connection.read_response()))
+
+    def _check(self, connection: AbstractConnection) -> None:
+        if self._lineage is not None and not self._lineage.holds(self._names[connection]):
+            raise Turned("redis: another history")
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Return the replies, in order; raises `StoreUnavailable` where one is an error."""
@@ -180,6 +202,8 @@ class Link:
             except (RedisError, OSError, TimeoutError) as error:
                 raise _unmade(error) from error
             try:
+                if signed:
+                    self._check(connection)
                 return await _exchange(connection, commands, nonce, signed=signed, asked=asked)
             except (RedisError, OSError, TimeoutError) as error:
                 raise _fault(error) from error

@@ -14,6 +14,7 @@ from gateway.store.redis_link import Link
 
 if TYPE_CHECKING:
     from gateway.store.opening import Place
+    from gateway.store.redis_lineage import Lineage
     from gateway.store.redis_link import Call, Command
 
 CLUSTER: Final = "+cluster"
@@ -48,16 +49,16 @@ class Nodes(Protocol):
         """Close all connections. Harmless twice."""
 
 
-def nodes_of(place: Place) -> Nodes:
-    """Return the nodes of a URL."""
+def nodes_of(place: Place, lineage: Lineage) -> Nodes:
+    """Return the nodes of a URL, each of which is asked for its history."""
     scheme, _, rest = place.url.partition("://")
     password = None if place.password is None else place.password()
     if not scheme.endswith(CLUSTER):
-        return Link(place.url, password=password)
+        return Link(place.url, password=password, lineage=lineage)
     user, _, hosts = rest.rpartition("@")
     scheme = scheme.removesuffix(CLUSTER)
 
     def linked(address: str) -> Link:
-        return Link(f"{scheme}://{user}{'@' if user else ''}{address}/0", password=password)
+        return Link(f"{scheme}://{user}{'@' if user else ''}{address}/0", password=password, lineage=lineage)
 
     return Cluster(hosts.rstrip("/").split(","), linked)

@@ -32,6 +32,7 @@ from gateway.store.backend import (
     News,
     Outcome,
     Refused,
+    Strange,
     Want,
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
@@ -103,8 +104,14 @@ class SqliteBackend:
         self._writer.set_wal_hook(log.grew)
         self.shelf = SqliteShelf(self._reader, self._writer, self._write, _faults, self._reading)
 
-    def listen(self, told: Callable[[News | None], None]) -> None:
+    def listen(self, told: Callable[[News | None], None], turned: Callable[[], None]) -> None:
         """Tell nothing: no other process writes."""
+
+    def strange(self) -> Strange | None:
+        """Return nothing: the file is this process' own."""
+
+    def accept(self, strange: Strange) -> None:
+        """Do nothing, as `strange`."""
 
     async def look(self) -> None:
         """Do nothing: what could be refused was, when the file was opened."""

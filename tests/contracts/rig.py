@@ -28,7 +28,7 @@ from gateway.store.contract import (
     Submitted,
 )
 from gateway.store.contract import Conflict as KeyConflict
-from gateway.store.engine import LEASE_MS, LEASES, Engine
+from gateway.store.engine import LEASE_MS, LEASES, PATIENCE, Engine
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
 from gateway.store.sqlite import SqliteBackend
@@ -96,6 +96,7 @@ class Rig:
         self.clock = Clock()
         self.chain = Chain(KEYS)
         self.place = place
+        self.patience = PATIENCE
         self._open = OPENERS[kind]
         self._wrap = wrap
         self._numbers = itertools.count(1)
@@ -111,9 +112,12 @@ class Rig:
 
     def engine(self, backend: Backend, leases: Leases = LEASES) -> Engine:
         """Return an engine over a back end; it is closed with the rig."""
-        engine = Engine(backend, self.chain, lambda: f"r{next(self._numbers):031x}", leases=leases)
+        engine = Engine(backend, self.chain, self._mint, leases=leases, patience=self.patience)
         self._engines.append(engine)
         return engine
+
+    def _mint(self) -> str:
+        return f"r{next(self._numbers):031x}"
 
     async def shut(self, engine: Engine) -> None:
         """Close an engine before the test is over."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gateway.errors import StoreUnavailable
-from gateway.store.backend import Change, Outcome
-from gateway.store.committer import QUIET
+from gateway.store.backend import Change, Loaded, News, Outcome, Strange, Want
+from gateway.store.committer import QUIET, Patience
 from gateway.store.contract import Shut
 from gateway.store.engine import Engine
 from policies.model import Job
@@ -23,15 +24,39 @@ class Swapped:
         self.now = first
         self.failing: set[int] = set()
         self.commits = 0
+        self.deaf = False
+        self.met: Strange | None = None
+        self.turned: Callable[[], None] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.now, name)
 
+    def listen(self, told: Callable[[News | None], None], turned: Callable[[], None]) -> None:
+        """Keep what is told of a change."""
+        self.turned = turned
+        self.now.listen(told, turned)
+
+    def strange(self) -> Strange | None:
+        """Return what the test says was met."""
+        return self.met
+
+    def accept(self, strange: Strange) -> None:
+        """Take it."""
+        assert strange == self.met
+        self.met = None
+
+    async def load(self, wants: Sequence[Want]) -> list[Loaded]:
+        """Load, or fail."""
+        if self.deaf:
+            raise StoreUnavailable("no disk")
+        loaded: list[Loaded] = await self.now.load(wants)
+        return loaded
+
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Commit, or fail."""
         self.commits += 1
-        if self.commits in self.failing:
-            self.failing.remove(self.commits)
+        if self.met is not None or self.commits in self.failing:
+            self.failing.discard(self.commits)
             raise StoreUnavailable("no disk")
         outcomes: list[Outcome] = await self.now.commit(changes)
         return outcomes
@@ -50,13 +75,19 @@ class TwoStories:
         self.rig, self.old = Rig(kind, places[0]), Rig(kind, places[1])
         self.old.clock = self.rig.clock
         self.told: list[tuple[str, Shut]] = []
+        self.heard = asyncio.Event()
 
     async def open(self) -> None:
         """Open both, and an engine that works on the first."""
         self._first = self.rig.backend()
         self.under: Any = Swapped(self._first)
         self.older = Engine(self.old.backend(), self.rig.chain, _names())
-        self.store = Engine(self.under, self.rig.chain, _names(), hears=QUIET._replace(rewound=self._tell))
+        self.store = self.engine(Patience(settle=0.0))
+
+    def engine(self, patience: Patience) -> Engine:
+        """Return an engine on what is to go back."""
+        hears = QUIET._replace(rewound=self._tell)
+        return Engine(self.under, self.rig.chain, _names(), hears=hears, patience=patience)
 
     async def both(self, n: int = 1, **fields: object) -> list[Job]:
         """Submit as many jobs, which the older store has too."""
@@ -78,6 +109,7 @@ class TwoStories:
 
     def _tell(self, tenant: str, shut: Shut) -> None:
         self.told.append((tenant, shut))
+        self.heard.set()
 
 
 def _names() -> Callable[[], str]:

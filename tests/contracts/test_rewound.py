@@ -10,7 +10,8 @@ import pytest
 from gateway import doctor
 from gateway.audit import Record, decode
 from gateway.errors import StoreClosed, StoreUnavailable
-from gateway.store.backend import Want
+from gateway.store.backend import Strange, Want
+from gateway.store.committer import Patience
 from gateway.store.contract import Begun, Claim, Found, Recorded, Shut, Submitted
 from gateway.store.engine import LEASE_MS, Engine
 from gateway.store.gate_moves import SYSTEM
@@ -243,3 +244,67 @@ async def test_own_trail_is_never_closed(two: TwoStories) -> None:
     assert await of(two.older, SYSTEM) is None
     actions = [line.action for line in await lines(two.older, SYSTEM)]
     assert sorted(actions) == ["store.rewound", "x", "x", "x"]
+
+
+NEW = Strange(frozenset({"b"}))
+
+
+async def test_changed_store_is_compared(two: TwoStories) -> None:
+    """A process that is told that the store was changed looks at all it knows, whoever asks for anything."""
+    await two.both()
+    await two.both(tenant="other")
+    await put(two.store, two.rig.job())
+    two.go_back()
+    two.under.met = NEW
+    two.under.turned()
+    await two.heard.wait()
+    assert [tenant for tenant, _why in two.told] == ["acme"]
+    assert await of(two.older) is not None
+    assert isinstance(await submit(two.store, two.rig.job("other")), Submitted)
+    assert two.under.met is None
+
+
+async def test_comparing_waits_for_the_store(two: TwoStories) -> None:
+    """While nothing can be read the store is not taken for ours; when it can, nothing was forgotten."""
+    await two.both()
+    await put(two.store, two.rig.job())
+    two.go_back()
+    two.under.met, two.under.deaf = NEW, True
+    two.under.turned()
+    with pytest.raises(StoreUnavailable):
+        await submit(two.store, two.rig.job())
+    assert two.under.met == NEW
+    two.under.deaf = False
+    with pytest.raises(StoreClosed):
+        await submit(two.store, two.rig.job())
+    assert two.under.met is None
+
+
+async def test_changed_store_settles_first(two: TwoStories) -> None:
+    """For a moment after a change nothing is admitted, so that others close what only they knew of."""
+    patient = two.engine(Patience(settle=60.0))
+    await put(two.older, two.rig.job())
+    before = await two.older.usage("acme", "ann")
+    two.go_back()
+    two.under.met = NEW
+    two.under.turned()
+    with pytest.raises(StoreUnavailable):
+        await submit(patient, two.rig.job())
+    assert await two.older.usage("acme", "ann") == before
+    assert two.under.met is None
+    await patient.close()
+
+
+async def test_lost_bytes_stand_with_the_house(two: TwoStories) -> None:
+    """Bytes of nobody knows whom close no tenant: they are told until an operator has seen it."""
+    await two.both()
+    two.under.met = Strange(frozenset({"b"}), 700)
+    two.under.turned()
+    await two.heard.wait()
+    assert isinstance(await submit(two.store, two.rig.job()), Submitted)
+    (finding,) = await doctor.examine(two.store.backend, two.rig.chain)
+    assert (finding.tenant, finding.kind, finding.of) == (SYSTEM, "closed", "store")
+    assert "the last 700 bytes" in finding.detail
+    assert [line.action for line in await lines(two.store, SYSTEM)] == ["store.rewound"]
+    assert await two.store.reopen(SYSTEM, "operator") is not None
+    assert await doctor.examine(two.store.backend, two.rig.chain) == []

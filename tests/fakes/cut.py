@@ -17,13 +17,14 @@ CHUNK = 1 << 20
 
 
 class Cut:
-    """The proxy. `port` is its own; `lost` counts replies that were cut."""
+    """The proxy. `port` is its own; `lost` counts replies that were cut; `held`: something waits."""
 
     def __init__(self, to: int) -> None:
         self._to = to
         self.port = 0
         self.lost = 0
         self.cut: Callable[[bytes], bool] = lambda _sent: False
+        self.held = asyncio.Event()
         self.free = asyncio.Event()
         self.free.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -34,6 +35,12 @@ class Cut:
     def url(self) -> str:
         """The address of what is behind it, through it."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def turn(self, to: int) -> None:
+        """Lead to another port from now on; all connections are cut."""
+        self._to = to
+        for way in self._ways:
+            way.cancel()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -82,6 +89,8 @@ class Cut:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, doomed: asyncio.Event
     ) -> None:
         while sent := await reader.read(CHUNK):
+            if not self.free.is_set():
+                self.held.set()
             await self.free.wait()
             if self.cut(sent):
                 doomed.set()

@@ -13,6 +13,7 @@ import pytest
 
 from gateway import doctor
 from gateway.errors import StoreUnavailable
+from gateway.store.committer import Patience
 from gateway.store.contract import Begun, Claim, Kept, Recorded, Replayed, Submitted
 from gateway.store.engine import LEASE_MS, Engine
 from policies.webhooks import Endpoint
@@ -190,9 +191,19 @@ async def test_frozen_redis_is_no_store(alone: Redis) -> None:
     await many.close()
 
 
+async def taken(store: Engine) -> bool:
+    """Say whether a store takes what is written."""
+    try:
+        await store.append_audit("acme", "ann", SAID)
+    except StoreUnavailable:
+        return False
+    return True
+
+
 async def test_restarted_redis_goes_on(alone: Redis) -> None:
     """What was answered before Redis was killed is there after, and whoever waits hears again."""
     many = Processes(alone.url)
+    many.patience = Patience(settle=0.0)
     api, worker = await many.process(), await many.process()
     job = await put(api, many.job())
     alone.say("CONFIG", "SET", "appendfsync", "always")
@@ -204,6 +215,8 @@ async def test_restarted_redis_goes_on(alone: Redis) -> None:
     with pytest.raises(StoreUnavailable):
         await submit(api, many.job())
     alone.start()
+    while not await taken(worker):
+        pass  # for a moment it is compared with what was known
     claims = {claim.job.id: claim for claim in await take(worker, 2)}
     assert set(claims) == {job.id, again.id}
     begun = await worker.begin_attempt(claims[again.id], attempt())

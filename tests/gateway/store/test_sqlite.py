@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from gateway import doctor
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.backend import SCHEMA, UNREADABLE_MS, encode_job
+from gateway.store.committer import Patience
 from gateway.store.contract import Absent, Erased, JobFilter, Remains, Replayed
 from gateway.store.engine import Engine
 from gateway.store.sqlite import SqliteBackend
@@ -293,7 +294,7 @@ async def test_slow_file_is_an_absent_store(tmp_path: Path) -> None:
 
     rig = Rig("sqlite", tmp_path)
     backend = SqliteBackend(tmp_path / "slow.db", rig.clock, crash=wait)
-    store = Engine(backend, rig.chain, rig.uuid, seconds=0.25)
+    store = Engine(backend, rig.chain, rig.uuid, patience=Patience(commit=0.25))
     job = rig.job()
     with pytest.raises(StoreUnavailable, match="took too long"):
         await submit(store, job, "k")
