@@ -357,6 +357,24 @@ def doctor(data: Path, config: Path | None, release: str | None, by: str) -> Non
     sys.exit(run_doctor(of, Screen()) if release is None else run_release(of, release, by, Screen()))
 
 
+@command.command(examples=("safelight migrate --config safelight.yaml --finish",))
+@DATA
+@STORED
+@click.option("--finish", is_flag=True, help="Write the newest form from now on.")
+def migrate(data: Path, config: Path | None, **chosen: bool) -> None:
+    """Tell in which form the store is written, and finish an upgrade.
+
+    A new version writes as the one before it until then, so that both may run at one Redis and there is a
+    way back. Refused, with their names, while processes live that cannot read what would be written: exit
+    code 1. A SQLite file is brought forward by the next start, after a copy.
+    """
+    from gateway.cli.migrate import run_migrate
+    from gateway.cli.screen import Screen
+    from gateway.cli.sources import kept
+
+    sys.exit(run_migrate(kept(config, data, os.environ), Screen(), finish=chosen["finish"]))
+
+
 @command.command()
 def demo() -> None:
     """See it work in half a minute.

@@ -7,6 +7,8 @@ loop that runs it, started, drained and closed, in this order; who listens on a 
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import random
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as version_of
@@ -153,6 +155,7 @@ class House:
             clock=self._choices.now,
             crash=self._choices.crash,
             unreadable=lambda job: self.telemetry.alarm("job_unreadable", job=job),
+            name=f"{platform.node()}:{os.getpid()}",
         )
         return self._choices.behind(open_backend(self.settings.store.place, how))
 

@@ -9,7 +9,7 @@ change expects before it writes any of it, and refuses a change whole, with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -31,7 +31,11 @@ from policies.order import Backlog
 from policies.quota import IDLE
 from policies.webhooks import Delivery, Endpoint
 
+if TYPE_CHECKING:
+    from gateway.store.format import Forms, Upgrade
+
 SCHEMA: Final = 1
+"""The newest form a store is written in, by number: see `format.py`."""
 KEYS_KEPT_MS: Final = 72 * 3_600_000
 """How long an idempotency key stays bound, whatever the job's retention."""
 UNREADABLE_MS: Final = 24 * 3_600_000
@@ -43,23 +47,12 @@ Doc = Endpoint | Upload | ServiceKey
 Kind = Literal["endpoint", "upload", "key"]
 KINDS: Final[dict[type[Doc], Kind]] = {Endpoint: "endpoint", Upload: "upload", ServiceKey: "key"}
 
-_jobs = msgspec.json.Encoder()
-_job_decoder = msgspec.json.Decoder(Job)
-
-
-def encode_job(job: Job) -> str:
-    """Return the stored form of a job."""
-    return _jobs.encode(job).decode()
-
-
-def decode_job(text: str | bytes) -> Job:
-    """Return the job that `encode_job` wrote."""
-    return _job_decoder.decode(text)
+_json = msgspec.json.Encoder()
 
 
 def encode_doc(value: Doc | Delivery) -> str:
     """Return the stored form of what lies beside the jobs."""
-    return _jobs.encode(value).decode()
+    return _json.encode(value).decode()
 
 
 class Anchor(Struct, frozen=True):
@@ -341,6 +334,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def forms(self) -> Forms:
+        """How documents are written and read."""
+        ...
+
+    @property
     def alone(self) -> bool:
         """Whether no other process may write, so that what is kept of a tenant is true."""
         ...
@@ -366,6 +364,10 @@ class Backend(Protocol):
 
     async def start(self) -> None:
         """Refuse what `look` refuses, then make the store ours."""
+        ...
+
+    async def upgrade(self, *, finish: bool) -> Upgrade:
+        """Say how the store stands between two forms; `finish`: write the newest from now on, if all can."""
         ...
 
     def clock(self) -> int:

@@ -17,6 +17,7 @@ from gateway.errors import Fault, StoreBusy, StoreClosed, StoreUnavailable
 from gateway.store.backend import Applied, Change, Failed, Loaded, TenantState, UserState, Want
 from gateway.store.contract import Found, Shut, Stale
 from gateway.store.draft import Draft, Missing, Scene, with_docs
+from gateway.store.format import TooNew
 from gateway.store.gate_moves import SYSTEM, ShutMove, rewound
 from gateway.store.memory import Memory
 from gateway.store.moves import AttemptMove, SayMove
@@ -166,6 +167,9 @@ class Committer:
                 if not left:
                     return
                 lost += counts
+        except TooNew as refused:
+            await self._single_out([move for move in batch if not move.done.done()], refused)
+            return
         except Fault as raised:
             fault = raised
         except Exception as bug:  # noqa: BLE001 - told to the calls it belongs to, below
@@ -305,7 +309,7 @@ class Committer:
         self, tenant: str, scene: Scene, moves: list[TenantMove], now: int
     ) -> tuple[_Pending, list[TenantMove], Want]:
         """Fold a tenant's moves into one change. A move that lacks something is left for the next round."""
-        draft = Draft(tenant, scene, now, self._mint)
+        draft = Draft(tenant, scene, now, self._mint, self._backend.forms)
         answers: list[tuple[Any, object]] = []
         late: list[TenantMove] = []
         want = Want(tenant, state=False, subjects=set(), jobs=set(), keys=set())
@@ -388,7 +392,7 @@ class Committer:
 
     def _attempted(self, move: AttemptMove, now: int) -> list[_Pending]:
         try:
-            change = move.attempt(now)
+            change = move.attempt(now, self._backend.forms)
         except Exception as bug:  # noqa: BLE001 - as in a fold: one call's bug is that call's answer
             _fail(move, bug)
             return []

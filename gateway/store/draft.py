@@ -30,7 +30,6 @@ from gateway.store.backend import (
     UserState,
     Want,
     encode_doc,
-    encode_job,
     story,
 )
 from gateway.store.contract import LedgerRow, Remains, TrailLink
@@ -42,6 +41,7 @@ from policies.webhooks import Delivery, Endpoint
 if TYPE_CHECKING:
     from gateway.errors import Fault
     from gateway.store.contract import Shut
+    from gateway.store.format import Forms
     from policies.model import Job
 
 Mint = Callable[[], str]
@@ -78,7 +78,7 @@ class Scene(Struct):
 class Draft:
     """The state after the moves folded so far, and all they write."""
 
-    def __init__(self, tenant: str, scene: Scene, now: int, mint: Mint) -> None:
+    def __init__(self, tenant: str, scene: Scene, now: int, mint: Mint, forms: Forms) -> None:
         self.tenant = tenant
         self.scene = scene
         self.now = max(now, scene.state.doc.last_now)
@@ -86,6 +86,7 @@ class Draft:
         self.tenant_doc = scene.state.doc
         self.wrote = False
         self._mint = mint
+        self._forms = forms
         self._users: dict[str, UserState] = {}
         self._puts: dict[str, JobPut] = {}
         self._drops: dict[str, JobDrop] = {}
@@ -171,7 +172,8 @@ class Draft:
         if before is not None:
             expect, fence = before.expect, fence if fence is not None else before.fence
             due = before.due if due == "keep" else due
-        self._puts[job.id] = JobPut(job, encode_job(job), expect, fence, due)
+        job, text = self._forms.written(job)
+        self._puts[job.id] = JobPut(job, text, expect, fence, due)
         self.wrote = True
 
     def drop(self, job: Job) -> None:
@@ -290,7 +292,7 @@ class Draft:
             head = chain.link(head or genesis(self.tenant), rows)
             link = TrailLink(version, self.now, head, rows)
         of = self.tenant_doc
-        kept = of.epoch, of.anchor, of.f, of.hooks, of.shut
+        kept = of.epoch, of.anchor, self._forms.form_after(of.f), of.hooks, of.shut
         doc = TenantDoc(self.account, head, self.now, *kept)
         return Change(
             tenant=self.tenant,

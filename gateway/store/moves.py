@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec.structs import replace
 
-from gateway.store.backend import KEYS_KEPT_MS, Change, JobPut, KeyRow, Want, encode_job
+from gateway.store.backend import KEYS_KEPT_MS, Change, JobPut, KeyRow, Want
 from gateway.store.contract import (
     Absent,
     Asked,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.audit import Record
     from gateway.store.backend import Anchor
     from gateway.store.draft import Draft
+    from gateway.store.format import Forms
     from policies.webhooks import Delivery
 
 GRANTS: Final = ""
@@ -401,12 +402,12 @@ class AttemptMove:
         self.done: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._change = change
 
-    def attempt(self, now: int) -> Change | Stale:
+    def attempt(self, now: int, forms: Forms) -> Change | Stale:
         """Return the change, from the job as last known; `Stale` where there is nothing to change."""
         if self.job is None or self.job.state.ended:
             return Stale(self.job)
-        job = self._change(self.job, now)
-        put = JobPut(job, encode_job(job), self.job.version, self.claim.fence, self.due(job, now))
+        job, text = forms.written(self._change(self.job, now))
+        put = JobPut(job, text, self.job.version, self.claim.fence, self.due(job, now))
         return Change(tenant=self.tenant, now=now, puts=[put], begins=self.begins)
 
     def answer(self, change: Change) -> Begun:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import Refusal
+from gateway.store.format import Forms
 
 if TYPE_CHECKING:
     from gateway.store.backend import Backend
@@ -35,7 +36,7 @@ class Place(Struct, frozen=True):
 
 
 class How(Struct, frozen=True):
-    """How a store is opened. `me` names this process as no other is named, ever.
+    """How a store is opened. `me` names this process as no other is named, ever; `name` for its operator.
 
     Without a `clock` the store's time is its own: Redis', or this host's for a file.
     """
@@ -44,6 +45,8 @@ class How(Struct, frozen=True):
     clock: Callable[[], int] | None = None
     crash: Hook = nowhere
     unreadable: Callable[[str], None] = lambda _job: None
+    forms: Callable[[], Forms] = Forms
+    name: str = ""
 
 
 def open_backend(place: Place, how: How) -> Backend:
@@ -51,8 +54,14 @@ def open_backend(place: Place, how: How) -> Backend:
     if place.file is not None:
         from gateway.store.sqlite import SqliteBackend
 
-        told = how.unreadable
-        return SqliteBackend(place.file, how.clock or _now, crash=how.crash, me=how.me, unreadable=told)
+        return SqliteBackend(
+            place.file,
+            how.clock or _now,
+            crash=how.crash,
+            me=how.me,
+            unreadable=how.unreadable,
+            forms=how.forms(),
+        )
     from gateway.store.redis import RedisBackend
 
     return RedisBackend(place, how)

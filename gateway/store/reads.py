@@ -7,14 +7,17 @@ there, and its id is told.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from gateway.store import rows, shelf_rows
-from gateway.store.backend import Examined, KeyRow, Loaded, TenantState, UserState, Want, decode_job
+from gateway.store.backend import Examined, KeyRow, Loaded, TenantState, UserState, Want
 from gateway.store.contract import TrailLink
 from policies.model import Job
+
+if TYPE_CHECKING:
+    from gateway.store.format import Forms
 
 _T = TypeVar("_T")
 _TENANT: Final = "SELECT v, d FROM tenants WHERE tenant = ?"
@@ -23,13 +26,14 @@ _TENANT: Final = "SELECT v, d FROM tenants WHERE tenant = ?"
 class Reading:
     """Turns stored texts into values; tells the id of one that it cannot read, once."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], forms: Forms) -> None:
+        self.forms = forms
         self._tell = tell
         self._told: set[str] = set()
 
     def job(self, name: str, text: str) -> Job | None:
         """Return a job, None where it cannot be read."""
-        return self._read(decode_job, name, text)
+        return self._read(self.forms.job, name, text)
 
     def jobs(self, found: list[rows.Row]) -> tuple[Job, ...]:
         """Return the jobs of rows of id and text, without those that cannot be read."""
@@ -59,7 +63,7 @@ def load(cursor: rows.Cursor, want: Want, reading: Reading) -> Loaded:
     """Return what is wanted of a tenant."""
     loaded = Loaded(users={}, jobs={}, keys={})
     if want.state:
-        loaded.state = _state(cursor, want.tenant)
+        loaded.state = _state(cursor, want.tenant, reading)
     if want.subjects:
         found = cursor.execute(rows.USERS, (want.tenant, rows.names(want.subjects)))
         loaded.users = {subject: rows.user_state(ref, text) for subject, ref, text in found}
@@ -74,9 +78,9 @@ def load(cursor: rows.Cursor, want: Want, reading: Reading) -> Loaded:
     return loaded
 
 
-def _state(cursor: rows.Cursor, tenant: str) -> TenantState:
+def _state(cursor: rows.Cursor, tenant: str, reading: Reading) -> TenantState:
     found = list(cursor.execute(_TENANT, (tenant,)))
-    return rows.tenant_state(found[0]) if found else TenantState()
+    return TenantState(found[0][0], reading.forms.tenant(found[0][1])) if found else TenantState()
 
 
 def _beside(cursor: rows.Cursor, want: Want, loaded: Loaded, reading: Reading) -> None:
@@ -105,7 +109,7 @@ def examine(cursor: rows.Cursor, tenant: str, reading: Reading) -> Examined:
     }
     jobs = {job: reading.job(job, text) for job, text in rows_of(rows.ALL_JOBS)}
     return Examined(
-        state=_state(cursor, tenant),
+        state=_state(cursor, tenant, reading),
         users=users,
         ledger=tuple(rows.ledger_row(each) for each in rows_of(rows.WHOLE_LEDGER)),
         jobs=tuple(job for job in jobs.values() if job is not None),

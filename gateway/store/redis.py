@@ -16,7 +16,6 @@ from typing import Any, Final
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store import redis_reads as reads
 from gateway.store.backend import (
-    SCHEMA,
     Applied,
     Change,
     DocPut,
@@ -29,7 +28,9 @@ from gateway.store.backend import (
     Want,
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
+from gateway.store.format import TooNew, Upgrade
 from gateway.store.opening import How, Place
+from gateway.store.reads import Reading
 from gateway.store.redis_backlog import backlog
 from gateway.store.redis_commit import Commits
 from gateway.store.redis_fit import facts, unfit
@@ -38,6 +39,7 @@ from gateway.store.redis_lineage import ASKED, Lineage
 from gateway.store.redis_link import Command
 from gateway.store.redis_nodes import Nodes, nodes_of
 from gateway.store.redis_queue import Queue
+from gateway.store.redis_roll import Roll
 from gateway.store.redis_shelf import RedisShelf
 from gateway.store.redis_site import Site
 from gateway.store.redis_sweep import Sweeping
@@ -77,9 +79,11 @@ class RedisBackend:
         self.me = how.me
         self._lineage = Lineage()
         nodes = link or nodes_of(place, self._lineage)
-        self._site = Site(nodes, Names(prefix), how.me, time, how.unreadable)
+        self.forms = how.forms()
+        reading = Reading(how.unreadable, self.forms)
+        self._site = Site(nodes, Names(prefix), how.me, time, reading)
         self.clock = how.clock or time
-        self._schema = f"{prefix}schema"
+        self._roll = Roll(self._site, self.forms, self.clock, how.name)
         self._commits = Commits(self._site, how.crash)
         self._queue = Queue(self._site)
         self._sweeping = Sweeping(self._site)
@@ -124,14 +128,12 @@ class RedisBackend:
             await self._site.learn_time()
             told = await self._site.link.each([("INFO",)])
             self._judge([info for (info,) in told.values()])
-            (found,) = await self._site.ask([("GET", self._schema)])
+            (found,) = await self._site.ask([("GET", self._site.names.schema)])
         except StoreUnavailable as fault:
             raise Refusal(f"The store cannot be used: {fault}.") from fault
-        if found is not None and int(found) != SCHEMA:
-            raise Refusal(
-                f"This Redis holds schema {int(found)}; this Safelight knows schema {SCHEMA}. "
-                "Start the version that wrote it, or restore a copy from before."
-            )
+        refusal = self.forms.unfit(int(found)) if found is not None else None
+        if refusal is not None:
+            raise Refusal(f"This Redis holds {refusal}")
 
     def _judge(self, told: Iterable[Any]) -> None:
         """Refuse a store of which any part may lose what it is given, or is not there."""
@@ -144,12 +146,19 @@ class RedisBackend:
             raise Refusal("This Redis Cluster has slots that no node serves. See `CLUSTER SLOTS`.")
 
     async def start(self) -> None:
-        """Refuse what `look` refuses, then write down whose this Redis is."""
+        """Refuse what `look` refuses, then join those who are at this Redis."""
         await self.look()
-        await self._site.ask([("SETNX", self._schema, SCHEMA)])
+        try:
+            await self._roll.join()
+        except TooNew as fault:  # it was finished just now
+            raise Refusal(str(fault)) from fault
         await self.sample()
         self._lineage.armed = True
         self._sampling = asyncio.get_running_loop().create_task(self._sample(), name="store lineage")
+
+    async def upgrade(self, *, finish: bool) -> Upgrade:
+        """Say how the store stands between two forms; `finish`: write the newest from now on, if all can."""
+        return await (self._roll.finish() if finish else self._roll.stands())
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order."""
@@ -157,6 +166,7 @@ class RedisBackend:
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Apply each change whole or not at all, durably, in order."""
+        await self._roll.sure()
         keys = [doc.value for c in changes for doc in c.docs if isinstance(doc, DocPut)]
         await self.shelf.point([key for key in keys if isinstance(key, ServiceKey)])
         outcomes = await self._commits.commit(changes)
@@ -321,7 +331,8 @@ class RedisBackend:
             await asyncio.gather(self._sampling, return_exceptions=True)
         for ear in self._ears:
             await ear.close()
-        with contextlib.suppress(StoreUnavailable):  # then the leases run out by themselves
+        with contextlib.suppress(StoreUnavailable):  # then the leases run out by themselves, the name too
+            await self._roll.leave()
             await self._queue.reclaim(self.clock())
             await self.shelf.reclaim()
         await self._site.link.close()

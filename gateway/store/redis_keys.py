@@ -133,6 +133,8 @@ class Names:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.wake = f"{prefix}wake"
+        self.schema = f"{prefix}schema"
+        self.roll = f"{prefix}roll{{{self.schema}}}"  # in the slot of the other
         self.shards = tuple(Shard(prefix, number) for number in range(SHARDS))
 
     def room(self, tenant: str) -> Room:

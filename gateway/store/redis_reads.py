@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.store import shelf_rows
-from gateway.store.backend import Examined, KeyRow, Loaded, TenantDoc, TenantState, UserState, Want
+from gateway.store.backend import Examined, KeyRow, Loaded, TenantState, UserState, Want
 from gateway.store.contract import JobFilter, LedgerRow, TrailLink
 from gateway.store.redis_pack import DROPPED, HOLDERS
 from policies.model import Account, Job
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from policies.webhooks import Delivery, Endpoint
 
 _accounts = msgspec.json.Decoder(Account)
-_docs = msgspec.json.Decoder(TenantDoc)
 _ledger = msgspec.json.Decoder(tuple[LedgerRow, ...])
 
 Replies = Iterator[Any]
@@ -59,7 +58,7 @@ def answered(want: Want, replies: Replies, reading: Reading) -> Loaded:
     """Return what the replies to `asked` hold."""
     loaded = Loaded(users={}, jobs={}, keys={})
     if want.state:
-        loaded.state = state(next(replies))
+        loaded.state = state(next(replies), reading)
     if want.subjects:
         loaded.users = users(sorted(want.subjects), next(replies), next(replies))
     loaded.jobs = {job: job_of(reading, job, next(replies)) for job in sorted(want.jobs)}
@@ -77,10 +76,12 @@ def answered(want: Want, replies: Replies, reading: Reading) -> Loaded:
     return loaded
 
 
-def state(reply: list[bytes | None]) -> TenantState:
+def state(reply: list[bytes | None], reading: Reading) -> TenantState:
     """Return a tenant's document and version."""
     version, text = reply
-    return TenantState() if version is None or text is None else TenantState(int(version), _docs.decode(text))
+    if version is None or text is None:
+        return TenantState()
+    return TenantState(int(version), reading.forms.tenant(text))
 
 
 def users(
@@ -195,7 +196,7 @@ def examined(jobs: list[str], replies: list[Any], reading: Reading) -> Examined 
     figured = pairs(figures)
     found = {name: job_of(reading, name, text) for name, text in zip(jobs, texts, strict=True)}
     return Examined(
-        state=state(document),
+        state=state(document, reading),
         users=users(named, [figured.get(subject) for subject in named], list(named.values())),
         ledger=tuple(ledger(rows)),
         jobs=tuple(job for job in found.values() if job is not None),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -31,7 +31,7 @@ PATIENCE_SECONDS: Final = 1.9
 """How long a caller waits for Redis, whatever happens: then they hear that the store is not there."""
 AGAIN_SECONDS: Final = 0.01
 """What lies between two sendings of the same bytes."""
-SCRIPTS: Final = ("claim", "commit", "deliver", "lease")
+SCRIPTS: Final = ("claim", "commit", "deliver", "lease", "roll")
 
 MISTYPED: Final = Rejected("MISTYPED", "a key holds something else")
 """What a commit calls `t`."""
@@ -50,15 +50,13 @@ class Judged(NamedTuple):
 class Site:
     """What all parts of the back end share."""
 
-    def __init__(
-        self, link: Nodes, names: Names, me: str, time: StoreTime, unreadable: Callable[[str], None]
-    ) -> None:
+    def __init__(self, link: Nodes, names: Names, me: str, time: StoreTime, reading: Reading) -> None:
         self.link = link
         self.names = names
         self.me = me
         self.time = time
         self.time.led_by(lambda: link.home(names.shards[0].at))
-        self.reading = Reading(unreadable)
+        self.reading = reading
         self._scripts: dict[str, Script] = {name: script(name) for name in SCRIPTS}
         self._numbers = itertools.count(1)
         self.together = Together(self.reach)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from gateway.store import shelf_rows
-from gateway.store.backend import Change, TenantDoc, TenantState, UserState
+from gateway.store.backend import Change, UserState
 from gateway.store.contract import JobFilter, LedgerRow, Remains
 from policies.model import Account, Entry, Money, Priority
 from policies.quota import IDLE, idle
@@ -110,7 +110,6 @@ PUT_LINKS: Final = "INSERT INTO audit (tenant, v, at, head, rows) VALUES {}"
 
 _account = msgspec.json.Encoder()
 _account_decoder = msgspec.json.Decoder(Account)
-_tenant_decoder = msgspec.json.Decoder(TenantDoc)
 
 CHUNKS: Final = (64, 16, 4, 1)
 
@@ -126,11 +125,6 @@ class Cursor(Protocol):
 def names(of: Iterable[object]) -> str:
     """Return names as the JSON array the queries take."""
     return _account.encode(list(of)).decode()
-
-
-def tenant_state(row: Row) -> TenantState:
-    """Return the state a tenants row holds."""
-    return TenantState(row[0], _tenant_decoder.decode(row[1]))
 
 
 def user_state(ref: str, text: str | None) -> UserState:

@@ -13,7 +13,6 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -21,9 +20,8 @@ import apsw
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import Refusal, StoreUnavailable
-from gateway.store import rows, shelf_rows
+from gateway.store import rows, shelf_rows, sqlite_form
 from gateway.store.backend import (
-    SCHEMA,
     Applied,
     Change,
     Examined,
@@ -36,6 +34,7 @@ from gateway.store.backend import (
     Want,
 )
 from gateway.store.contract import Claim, JobFilter, LedgerRow, Page, Remains, Retention, TrailLink
+from gateway.store.format import Forms, Upgrade
 from gateway.store.guard import Stored, touched, verdict
 from gateway.store.lock import take
 from gateway.store.log import Log
@@ -73,18 +72,20 @@ class SqliteBackend:
         read_only: bool = False,
         me: str = "",
         unreadable: Callable[[str], None] = lambda _job: None,
+        forms: Forms | None = None,
     ) -> None:
         self.clock = clock
+        self.forms = forms or Forms()
         self.me = me
         self._crash = crash
-        self._reading = Reading(unreadable)
+        self._reading = Reading(unreadable, self.forms)
         self._looked = ("", "")
         """The user a sweep looked at last."""
         self._closed = False
         self._lock = None if read_only else take(path)
         try:
             self._reader = _open(path, write=not read_only)
-            _check_schema(self._reader, path, create=not read_only)
+            self._form = _prepare(self._reader, path, self.forms, write=not read_only)
             self._writer = self._reader if read_only else _open(path, write=True)
             self._lister = _open(path, write=False)
             self._keeper = _open(path, write=not read_only)
@@ -95,7 +96,6 @@ class SqliteBackend:
             _make_durable(self._writer)
         self._queue = SqliteQueue(self._writer, self._write, self._reading)
         if not read_only:
-            _grow(self._writer)
             self._reclaim(clock())
         self._reader.pragma("query_only", True)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
@@ -115,6 +115,10 @@ class SqliteBackend:
 
     async def look(self) -> None:
         """Do nothing: what could be refused was, when the file was opened."""
+
+    async def upgrade(self, *, finish: bool) -> Upgrade:  # noqa: ARG002 - an opened file is finished
+        """Say which form the file has: one that is opened to write has the newest."""
+        return Upgrade(self._form, self.forms.newest)
 
     async def start(self) -> None:
         """Do nothing, as `look`."""
@@ -407,30 +411,21 @@ def _make_durable(connection: apsw.Connection) -> None:
     connection.pragma("secure_delete", True)
 
 
-def _check_schema(connection: apsw.Connection, path: Path, *, create: bool) -> None:
-    """Make the tables of a new file; refuse a file of a later Safelight."""
+def _prepare(connection: apsw.Connection, path: Path, forms: Forms, *, write: bool) -> int:
+    """Make a file ready, or refuse it; return its form."""
     try:
-        version = int(connection.pragma("user_version"))
-        if version == 0 and _one(connection, "SELECT count(*) FROM sqlite_schema"):
-            raise Refusal(f"{path} is not a Safelight store: it is another program's data base.")
-        if version == 0 and create:
-            text = resources.files("gateway.store").joinpath("schema.sql").read_text()
-            with connection:
-                connection.execute(text)
-                connection.pragma("user_version", SCHEMA)
-            version = SCHEMA
+        form = sqlite_form.check(connection, path, forms)
     except apsw.Error as error:
         raise Refusal(f"{path} is not a Safelight store: {type(error).__name__}") from error
-    if version != SCHEMA:
-        raise Refusal(
-            f"{path} has schema {version}; this Safelight knows schema {SCHEMA}. "
-            "Start the version that wrote it, or restore a copy from before."
-        )
-
-
-def _grow(connection: apsw.Connection) -> None:
-    """Make what came after the first tables, where it is not there."""
-    connection.execute(resources.files("gateway.store").joinpath("additions.sql").read_text())
+    if not write:
+        if form == 0:
+            raise Refusal(f"{path} is empty: there is no store in it yet.")
+        return form
+    try:
+        sqlite_form.prepare(connection, path, forms)
+    except apsw.Error as error:
+        raise Refusal(f"{path} is as it was, and cannot be made ready: {type(error).__name__}") from error
+    return forms.newest
 
 
 def _all(connection: apsw.Connection, sql: str, values: rows.Row = ()) -> list[rows.Row]:

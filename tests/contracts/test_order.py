@@ -8,9 +8,10 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from gateway.store.backend import Applied, Change, JobPut, encode_job
+from gateway.store.backend import Applied, Change, JobPut
 from gateway.store.contract import Begun, Claim, Recorded
 from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.format import Forms
 from policies.model import Priority
 from policies.order import PRIORITIES, SHARE, Backlog, Line
 from tests.contracts.rig import NOVEMBER, SAID, Rig, attempt, counting, ending, put, take
@@ -30,7 +31,7 @@ async def heap(rig: Rig, store: Engine, n: int, tenant: str) -> None:
     """Put jobs into the queue as a back end is given them, five hundred a commit; a millisecond passes."""
     jobs = [replace(rig.job(tenant), version=1, created_at=rig.clock.at) for _ in range(n)]
     for at in range(0, n, 500):
-        puts = [JobPut(job, encode_job(job), 0, due=rig.clock.at) for job in jobs[at : at + 500]]
+        puts = [JobPut(job, Forms().written(job)[1], 0, due=rig.clock.at) for job in jobs[at : at + 500]]
         assert await store.backend.commit([Change(tenant, rig.clock.at, puts=puts)]) == [Applied()]
     rig.clock.forward(1)
 

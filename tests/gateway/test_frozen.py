@@ -20,8 +20,9 @@ from gateway.ids import uuid7
 from gateway.policy import read_bundle
 from gateway.providers import KINDS
 from gateway.secrets import Keyring, Secret
-from gateway.store.backend import Anchor, TenantDoc, anchored, decode_job, encode_doc, encode_job
+from gateway.store.backend import Anchor, TenantDoc, anchored, encode_doc
 from gateway.store.contract import LedgerRow, Shut
+from gateway.store.format import Forms
 from policies.bundle import Bundle
 from policies.model import (
     Account,
@@ -45,6 +46,7 @@ from policies.model import (
 )
 from policies.webhooks import Delivery, Endpoint, Try
 
+FORMS: Final = Forms()
 GOLDEN: Final = Path(__file__).parent / "golden"
 FOREVER: Final = (
     "{} no longer has the form in which it has been stored. These forms stand for ever: what is written "
@@ -132,8 +134,8 @@ def texts() -> dict[str, str]:
     doc = TenantDoc(account, "k1.ab", AT, 1, Anchor(3, AT, "k1.aa", "k1.bb"), hooks=2)
     request = wire.WireRequest("POST", "https://api", (("a", "b"),), b"\x00", "main", 9.0, 1000)
     return {
-        "job": encode_job(WHOLE_JOB),
-        "small job": encode_job(Job(UUID, "acme", "ann", JobRequest(prompt="p"))),
+        "job": FORMS.written(WHOLE_JOB)[1],
+        "small job": FORMS.written(Job(UUID, "acme", "ann", JobRequest(prompt="p")))[1],
         "tenant": msgspec.json.encode(doc).decode(),
         "closed tenant": msgspec.json.encode(
             TenantDoc(shut=Shut(AT, "p", 9, "k1.ab", 3, "k1.aa", UUID))
@@ -150,7 +152,7 @@ def texts() -> dict[str, str]:
 
 def defaults() -> dict[str, Any]:
     """Return what a document means by a field it does not have."""
-    small = decode_job(texts()["small job"])
+    small = FORMS.job(texts()["small job"])
     beside = (
         Endpoint(UUID, "acme", "ann", "https://example.com/hook", "sealed"),
         Delivery(UUID, "acme", "e1", "job.failed"),
@@ -221,8 +223,8 @@ def test_tables_only_grow() -> None:
 def test_stored_job_reads_back() -> None:
     """What was stored as a job is that job again, and what an older form lacks has its default."""
     stored = msgspec.json.decode((GOLDEN / "documents.json").read_bytes())
-    assert decode_job(msgspec.json.encode(stored["job"])) == WHOLE_JOB
-    assert decode_job(msgspec.json.encode(stored["small job"])).f == 1, FOREVER.format("a format number")
+    assert FORMS.job(msgspec.json.encode(stored["job"])) == WHOLE_JOB
+    assert FORMS.job(msgspec.json.encode(stored["small job"])).f == 1, FOREVER.format("a format number")
     assert wire.load(bytes.fromhex(stored["next request"])).credential == "main"
 
 

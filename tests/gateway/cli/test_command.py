@@ -17,7 +17,20 @@ from gateway.secrets import load_or_create
 from policies.model import Role
 from tests.fakes.command import run
 
-NAMES = ["dev", "image", "token", "key", "serve", "check", "blobs", "audit", "doctor", "demo", "version"]
+NAMES = [
+    "dev",
+    "image",
+    "token",
+    "key",
+    "serve",
+    "check",
+    "blobs",
+    "audit",
+    "doctor",
+    "migrate",
+    "demo",
+    "version",
+]
 ENVIRON = {name: None for name in os.environ if name.startswith("SAFELIGHT_")}
 
 

@@ -13,10 +13,11 @@ from msgspec.structs import replace
 
 from gateway import doctor
 from gateway.errors import Refusal, StoreUnavailable
-from gateway.store.backend import SCHEMA, UNREADABLE_MS, encode_job
+from gateway.store.backend import SCHEMA, UNREADABLE_MS
 from gateway.store.committer import Patience
 from gateway.store.contract import Absent, Erased, JobFilter, Remains, Replayed
 from gateway.store.engine import Engine
+from gateway.store.format import Forms
 from gateway.store.sqlite import SqliteBackend
 from policies.model import Job
 from tests.contracts.beside import TOLD, all_of, ended, hooked, ids, register, service_key, trials, upload
@@ -200,7 +201,7 @@ async def test_unreadable_jobs_hold_up_none(tmp_path: Path) -> None:
     assert [claim.job.id for claim in await take(store, 2)] == [jobs[3].id, jobs[4].id]
     assert told == [job.id for job in jobs[:3]]
     rig.clock.forward(UNREADABLE_MS)
-    overwrite(tmp_path, encode_job(jobs[0]), jobs[0])
+    overwrite(tmp_path, Forms().written(jobs[0])[1], jobs[0])
     assert jobs[0].id in {claim.job.id for claim in await take(store, 3)}
     assert len(told) == 3
     await rig.close()
@@ -245,7 +246,7 @@ async def test_unreadable_deliveries_hold_up_none(tmp_path: Path) -> None:
     assert await store.get_delivery("acme", names[0]) is None
     assert len(await all_of(store, hook)) == 5
     assert told == [job.id, names[0]]
-    overwrite(tmp_path, encode_job(job), job)
+    overwrite(tmp_path, Forms().written(job)[1], job)
     rig.clock.forward(UNREADABLE_MS)
     assert {each.job for each in await all_of(store, hook)} == {job.id, None}
     assert job in [each.job for each in await store.claim_deliveries(9, 1000, each=9)]
