@@ -289,10 +289,12 @@ _ANY: Final[Mapping[int, str]] = {
 _NAMED: Final[Mapping[int, str]] = {404: "There is none of this name"}
 _BODY: Final[Mapping[int, str]] = {
     400: "The body has mistakes, or asks for what cannot be had",
+    408: "The body did not arrive in time",
     413: "The body is too large",
     415: "The body is not of a type that is read here",
 }
 _KEYED: Final[Mapping[int, str]] = {409: "The Idempotency-Key was used with another body"}
+_MADE: Final[Mapping[int, str]] = {**_KEYED, 410: "What the Idempotency-Key made was deleted"}
 _PAID: Final[Mapping[int, str]] = {
     402: "Too few credits, or the month's cap",
     422: "The prompt is blocked",
@@ -316,10 +318,10 @@ class Told(NamedTuple):
 
 
 _JSON: Final = "application/json"
-_SUBMIT: Final = {**_ANY, **_BODY, **_KEYED, **_PAID}
+_SUBMIT: Final = {**_ANY, **_BODY, **_MADE, **_PAID}
 _WRITE: Final = {**_ANY, **_BODY}
 _FIND: Final = {**_ANY, **_NAMED}
-_MAKE: Final = {**_ANY, **_BODY, **_KEYED, **_WAITED}
+_MAKE: Final = {**_ANY, **_BODY, **_MADE, **_WAITED}
 
 TOLD: Final[Mapping[str, Told]] = {
     "createPlusGeneration": Told(

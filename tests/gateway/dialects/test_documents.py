@@ -5,15 +5,20 @@ That real answers have the documented form is shown by `test_clients.py`.
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 from msgspec import structs
 
+from gateway.api.calls import CALLS
 from gateway.dialects import documents, gptimage2_ai, gptimage2_plus, openai_bodies
 from gateway.dialects.documents import TOLD
+from gateway.dialects.gptimage2_ai import GptImage2Ai
+from gateway.dialects.gptimage2_plus import GptImage2Plus
 from gateway.dialects.gptimage2_plus_webhooks import changed, registered
+from gateway.dialects.openai import OpenAI
 from gateway.dialects.openai_errors import IMPOSSIBLE
 from gateway.dialects.zod import Body
 from gateway.errors import Problem
@@ -118,3 +123,21 @@ def test_calls_tell_their_errors(name: str) -> None:
     assert {401, 403, 429, 500, 503} <= set(told.refusals)
     assert not set(told.answers) & set(told.refusals)
     assert (400 in told.refusals) == bool(told.bodies)
+
+
+@pytest.mark.parametrize(
+    ("speaker", "calls"),
+    [
+        (GptImage2Plus, ["createPlusGeneration"]),
+        (GptImage2Ai, ["createAiJob"]),
+        (OpenAI, ["createOpenAIImages", "editOpenAIImages"]),
+    ],
+)
+async def test_refused_submits_are_documented(speaker: Any, calls: list[str]) -> None:
+    """Whatever may keep our own submit from making a job has a documented status in every dialect."""
+    parts: Any = SimpleNamespace(jobs=None, webhooks=None)
+    told = {
+        (await speaker(parts).problem(Problem(code), cast("Any", SimpleNamespace(caller=None)))).status
+        for code in CALLS["createJob"].problems
+    }
+    assert [told - set(TOLD[call].refusals) for call in calls] == [set()] * len(calls)
