@@ -165,7 +165,7 @@ class Webhooks:
         await self._change(who, rule, "webhook.delete")
 
     async def rotate(self, who: Caller, name: str, form: Form | None = None) -> Made:
-        """Give an endpoint a new secret; the one it has is good for 24 hours more."""
+        """Give an endpoint a new secret; the one it has is good for 24 hours more, or until the next."""
         secret = notices.new_secret(self._coin)
         sealed = notices.seal(self._ring, who.principal.tenant, name, secret)
         rule = _one(who, name, form, lambda endpoint, now: webhooks.rotated(endpoint, sealed, now))

@@ -261,7 +261,7 @@ def enabled(endpoint: Endpoint, *, wanted: bool) -> Endpoint:
 
 
 def rotated(endpoint: Endpoint, secret: str, now: int) -> Endpoint:
-    """Return an endpoint with a new secret; the one it had is good for a day more."""
+    """Return an endpoint with a new secret; the one it had is good for a day more, and none before it."""
     return replace(endpoint, secret=secret, former=endpoint.secret, former_until=now + ROTATION_MS)
 
 

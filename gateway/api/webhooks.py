@@ -174,7 +174,8 @@ class WebhookCalls:
     async def rotate(self, request: Handler) -> Answer:
         """Rotate a webhook's secret.
 
-        The new one is shown this once. For 24 hours what is sent is signed by both.
+        The new one is shown this once. For 24 hours what is sent is signed by both; one rotated out before
+        is good no more.
         """
         name = _webhook(request)
         Query(request.scope).close()

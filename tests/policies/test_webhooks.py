@@ -353,3 +353,10 @@ def test_rotation_keeps_both_a_day() -> None:
     assert webhooks.live(to, NOON + ROTATION_MS - 1) == ("new", "old")
     assert webhooks.live(to, NOON + ROTATION_MS) == ("new",)
     assert webhooks.live(endpoint(), NOON) == ("s",)
+
+
+def test_next_rotation_ends_the_oldest() -> None:
+    """Two secrets are live at most: a rotation within the day ends the one that was rotated out before."""
+    to = webhooks.rotated(webhooks.rotated(endpoint(secret="old"), "new", NOON), "newer", NOON + HOUR_MS)
+    assert webhooks.live(to, NOON + HOUR_MS) == ("newer", "new")
+    assert webhooks.live(to, NOON + HOUR_MS + ROTATION_MS - 1) == ("newer", "new")
