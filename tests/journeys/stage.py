@@ -29,6 +29,7 @@ from gateway.serve import bind, server_of
 from gateway.settings import (
     BlobsSettings,
     ProviderSettings,
+    RetentionSettings,
     ServerSettings,
     Settings,
     StoreSettings,
@@ -95,6 +96,9 @@ class Plot(Struct, frozen=True):
     dev: bool = True
     body_seconds: float = 20.0
     blobs: Callable[[str], Blobs] = open_blobs
+    store: str = ""
+    """The URL of another store than a file in the stage's folder."""
+    retention: RetentionSettings = RetentionSettings()
 
 
 class Sick:
@@ -146,7 +150,8 @@ class Stage:
             worker=WorkerSettings(
                 concurrency=plot.concurrency, attempt_seconds=20, drain_seconds=0, **plot.worker
             ),
-            store=StoreSettings(url=f"sqlite:///{self.folder / 'safelight.db'}"),
+            store=StoreSettings(url=plot.store or f"sqlite:///{self.folder / 'safelight.db'}"),
+            retention=plot.retention,
             blobs=BlobsSettings(url=f"file://{self.folder / 'blobs'}"),
             providers=dict(plot.providers),
             secret=(SECRET,),
