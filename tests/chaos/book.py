@@ -14,6 +14,7 @@ Word = Literal[
     "accepted",  # 202 with a job: now it may not be lost
     "unknown",  # no answer came to a submit without a key, so it is not repeated
     "denied",  # a limit was reached, and the client leaves it at that
+    "crowded",  # no place in flight was free, and the client tries again
     "canceled",  # the cancel was answered
     "ended",  # the job is over, and how
     "deleted",  # the delete was answered

@@ -154,11 +154,12 @@ class Client:
                 name = str(told.body["id"])
                 self._book.say(order.n, "accepted", job=name, sent=sent, by=told.by)
                 return name
-            limit = _limit(told)
-            tries += limit == "too_many_in_flight"
-            if limit and (limit != "too_many_in_flight" or tries == PATIENCE):
-                self._book.say(order.n, "denied", detail=limit)
-                return None
+            if limit := _limit(told):
+                tries += 1
+                if limit != "too_many_in_flight" or tries == PATIENCE:
+                    self._book.say(order.n, "denied", detail=limit)
+                    return None
+                self._book.say(order.n, "crowded", detail=limit)
             await self._after(order, told)
 
     async def _replay(self, order: Order, upload: str) -> None:

@@ -43,6 +43,7 @@ DRAINING: Final = 0.3
 """The share of deaths at any moment that come while the process is stopping."""
 PAUSES: Final = (3.5, 9.0)
 """Seconds: past a lease always, past that of an open call sometimes."""
+UP_SECONDS: Final = 120.0
 LAST: Final = 16
 """Orders after the last fault."""
 Tell = Callable[[int, int], None]
@@ -162,11 +163,14 @@ class Run:
 
     async def _all_up(self) -> None:
         """Have all processes live."""
-        async with asyncio.timeout(self._profile.end_seconds):
-            for life in self._stage.lives:
-                while not life.up.is_set():
-                    if life.ended.done():
-                        await life.begin()
+        async with asyncio.timeout(UP_SECONDS):
+            await asyncio.gather(*map(self._up, self._stage.lives))
+
+    async def _up(self, life: Life) -> None:
+        """Have a process live; where it cannot, for now, try again."""
+        while not life.up.is_set():
+            if life.ended.done() and not await life.begin():
+                await asyncio.sleep(BREATH_SECONDS)
 
     async def _all_down(self) -> None:
         """Stop all processes as an operator would."""
@@ -202,8 +206,7 @@ class Run:
             else:
                 dice.shuffle(left)
                 misses += 1
-        while not await life.begin():  # noqa: ASYNC110 - a store that is away tells nobody
-            await asyncio.sleep(BREATH_SECONDS)
+        await self._up(life)
 
     def _hits(self, life: Life, kind: str) -> int:
         marks = read_marks(self._stage.folder / "marks")

@@ -125,5 +125,9 @@ def _busiest(lines: Iterable[Said]) -> int:
 
 def reached(books: Books, tenants: Iterable[str]) -> tuple[str, ...]:
     """Return the tight limits that denied nothing: who never reaches a limit cannot pass it."""
-    denied = {(books.known[s.order].tenant, s.detail) for s in books.said if s.said == "denied"}
+    denied = {
+        (books.known[line.order].tenant, line.detail)
+        for line in books.said
+        if line.said in ("denied", "crowded")
+    }
     return tuple(f"{name}: nothing was denied" for name in tenants if (name, CODES[name]) not in denied)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SUBJECTS: Final = 12
 EACH_TIGHT: Final = 7
 """Of so many orders one is for a tenant whose limits are tight."""
+TOGETHER: Final = 6
+"""Orders of one such tenant that come one after the other: places in flight are soon taken."""
 
 
 class Mix(Struct, frozen=True):
@@ -93,8 +95,9 @@ def _wide(dice: random.Random, n: int) -> Order:
 
 def _tight(order: Order) -> Order:
     """Return the order as one of a tenant with a tight limit: only calls that the limit is about."""
-    tenant = list(TIGHT)[order.n // EACH_TIGHT % len(TIGHT)]
-    subject = f"user-{order.n // EACH_TIGHT % 5}"
+    number = order.n // EACH_TIGHT
+    tenant = list(TIGHT)[number // TOGETHER % len(TIGHT)]
+    subject = f"user-{number % 5}"
     return replace(order, tenant=tenant, subject=subject, cancel="", delete=False, replay=False, edit=False)
 
 

@@ -49,7 +49,7 @@ TENANTS: Final = ("acme", "globex", "initech")
 PRICE: Final = 10
 WIDE: Final = {"user": 1_000_000, "tenant": 1_000_000}
 TIGHT: Final[dict[str, dict[str, Any]]] = {
-    "narrow": {"in_flight": {"user": 2, "tenant": 4}},
+    "narrow": {"in_flight": {"user": 1, "tenant": 2}},
     "metered": {"submit_per_hour": {"user": 4, "tenant": 10}},
     "thrifty": {"credits_per_month": 100},
     "capped": {"monthly_cap": 100},
