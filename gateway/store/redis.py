@@ -36,12 +36,12 @@ from gateway.store.redis_commit import Commits
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
 from gateway.store.redis_lineage import ASKED, Lineage
-from gateway.store.redis_link import Command
+from gateway.store.redis_link import ANSWER_SECONDS, Command
 from gateway.store.redis_nodes import Nodes, nodes_of
 from gateway.store.redis_queue import Queue
 from gateway.store.redis_roll import Roll
 from gateway.store.redis_shelf import RedisShelf
-from gateway.store.redis_site import Site
+from gateway.store.redis_site import PATIENCE_SECONDS, Site
 from gateway.store.redis_sweep import Sweeping
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from gateway.store.redis_wake import Ear
@@ -61,7 +61,8 @@ class RedisBackend:
     """A `Backend` over the Redis of a URL. Make it on the loop that uses it.
 
     A clock that is given replaces the store's time in what is decided; how long a commit is good is told by
-    Redis' own all the same. A `link` that is given replaces the one to the place.
+    Redis' own all the same. A `link` that is given replaces the one to the place; one that is made gives up
+    on an answer after `seconds`, if it is told.
     """
 
     alone = False
@@ -74,14 +75,16 @@ class RedisBackend:
         prefix: str = PREFIX,
         time: StoreTime | None = None,
         link: Nodes | None = None,
+        seconds: float | None = None,
     ) -> None:
         time = time or StoreTime(steady_us, wall_us)
         self.me = how.me
         self._lineage = Lineage()
-        nodes = link or nodes_of(place, self._lineage)
+        patience = (ANSWER_SECONDS, PATIENCE_SECONDS) if seconds is None else (seconds, seconds)
+        nodes = link or nodes_of(place, self._lineage, patience[0])
         self.forms = how.forms()
         reading = Reading(how.unreadable, self.forms)
-        self._site = Site(nodes, Names(prefix), how.me, time, reading)
+        self._site = Site(nodes, Names(prefix), how.me, time, reading, patience[1])
         self.clock = how.clock or time
         self._roll = Roll(self._site, self.forms, self.clock, how.name)
         self._commits = Commits(self._site, how.crash)

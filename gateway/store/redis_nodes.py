@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.store.redis_cluster import Cluster
-from gateway.store.redis_link import Link
+from gateway.store.redis_link import ANSWER_SECONDS, Link
 
 if TYPE_CHECKING:
     from gateway.store.opening import Place
@@ -49,16 +49,17 @@ class Nodes(Protocol):
         """Close all connections. Harmless twice."""
 
 
-def nodes_of(place: Place, lineage: Lineage) -> Nodes:
-    """Return the nodes of a URL, each of which is asked for its history."""
+def nodes_of(place: Place, lineage: Lineage, seconds: float = ANSWER_SECONDS) -> Nodes:
+    """Return the nodes of a URL, each asked for its history; `seconds` is how long one may take to answer."""
     scheme, _, rest = place.url.partition("://")
     password = None if place.password is None else place.password()
     if not scheme.endswith(CLUSTER):
-        return Link(place.url, password=password, lineage=lineage)
+        return Link(place.url, seconds, password=password, lineage=lineage)
     user, _, hosts = rest.rpartition("@")
     scheme = scheme.removesuffix(CLUSTER)
 
     def linked(address: str) -> Link:
-        return Link(f"{scheme}://{user}{'@' if user else ''}{address}/0", password=password, lineage=lineage)
+        url = f"{scheme}://{user}{'@' if user else ''}{address}/0"
+        return Link(url, seconds, password=password, lineage=lineage)
 
     return Cluster(hosts.rstrip("/").split(","), linked)

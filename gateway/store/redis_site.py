@@ -50,13 +50,22 @@ class Judged(NamedTuple):
 class Site:
     """What all parts of the back end share."""
 
-    def __init__(self, link: Nodes, names: Names, me: str, time: StoreTime, reading: Reading) -> None:
+    def __init__(
+        self,
+        link: Nodes,
+        names: Names,
+        me: str,
+        time: StoreTime,
+        reading: Reading,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
         self.link = link
         self.names = names
         self.me = me
         self.time = time
         self.time.led_by(lambda: link.home(names.shards[0].at))
         self.reading = reading
+        self._patience = patience
         self._scripts: dict[str, Script] = {name: script(name) for name in SCRIPTS}
         self._numbers = itertools.count(1)
         self.together = Together(self.reach)
@@ -97,7 +106,7 @@ class Site:
         """
         replies: list[Any] = [Silent("redis: no answer")] * len(commands)
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(self._patience):
                 replies = await self.link.reach(commands)
                 broken = [at for at, reply in enumerate(replies) if isinstance(reply, Cut)]
                 if broken:
@@ -118,7 +127,7 @@ class Site:
         replies: list[Any] = [quiet] * len(calls)
         left, sent = list(range(len(calls))), set[int]()
         loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE_SECONDS
+        until = loop.time() + self._patience
         try:
             async with asyncio.timeout_at(until):
                 while left and loop.time() < until:  # a cancellation may be lost in the library

@@ -16,6 +16,9 @@ from gateway.errors import StoreUnavailable
 from gateway.store.committer import Patience
 from gateway.store.contract import Begun, Claim, Kept, Recorded, Replayed, Submitted
 from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.opening import How, Place
+from gateway.store.redis import RedisBackend
+from gateway.store.redis_link import ANSWER_SECONDS
 from policies.webhooks import Endpoint
 from tests.contracts.beside import all_of, delivered, hooked, lease
 from tests.contracts.rig import SAID, attempt, counting, ending, put, submit, take
@@ -244,3 +247,15 @@ async def test_full_redis_writes_nothing(alone: Redis, name: str, value: str, co
     assert isinstance(await submit(store, many.job(), "k"), Submitted)
     assert await doctor.examine(store.backend, many.chain) == []
     await many.close()
+
+
+async def test_reader_waits_as_told(cut: Cut) -> None:
+    """A back end gives up on an answer after its own time, so that who reads much may wait longer."""
+    backend = RedisBackend(Place(cut.url), How("reader"), seconds=0.05)
+    cut.free.clear()
+    began = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        await backend.get("acme", "job")
+    assert time.monotonic() - began < ANSWER_SECONDS
+    cut.free.set()
+    await backend.close()
