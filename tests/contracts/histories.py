@@ -68,7 +68,9 @@ class History:
     async def submit(self, tenant: int, subject: str, each: int, count: int, key: str | None) -> None:
         """Submit a new request, perhaps under a key."""
         name = self.tenants[tenant]
-        job = self.rig.job(name, subject, price_each=each, count=count, prompt=f"{each} {count}")
+        line = "batch" if count % 2 else "interactive"
+        what = f"{each} {count}"
+        job = self.rig.job(name, subject, price_each=each, count=count, prompt=what, priority=line)
         if key is not None:
             self.sent.append((job, key))
         await self._submit(job, key)

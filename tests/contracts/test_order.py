@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
+from gateway import doctor
 from gateway.store.backend import Applied, Change, JobPut
 from gateway.store.contract import Begun, Claim, Recorded
 from gateway.store.engine import LEASE_MS, Engine
@@ -89,6 +90,7 @@ async def test_one_tenant_has_both_lines(rig: Rig, store: Engine) -> None:
     later = await put(store, rig.job(priority="batch"))
     first = await put(store, rig.job())
     assert [await store.position("acme", job) for job in (late, later, first)] == [0, 1, 0]
+    assert await doctor.examine(store.backend, rig.chain) == []
     (claim,) = await take(store)
     assert claim.job.id == first.id
     assert {each.job.id for each in await take(store, 2)} == {late.id, later.id}
