@@ -217,8 +217,8 @@ def _plain(name: str, data: bytes) -> object:
         text = data.decode()
     except UnicodeDecodeError:
         raise flawed(name, f"{name} must be UTF-8 text.") from None
-    if name == "n":
-        return int(text) if _NUMBER.fullmatch(text) else text
+    if name == "n" and _NUMBER.fullmatch(text):
+        return int(text)
     if name in IMPOSSIBLE:
         return None if text in ("false", "0") else text
     return text or None

@@ -141,6 +141,8 @@ def test_form_texts_mean_values() -> None:
     texts = part(prompt="a hat", n="3", stream="false", partial_images="0", user="", model="", extra="1")
     wish = from_form([Part("image", b"1"), *texts]).wish
     assert wish == Wish(JobRequest(prompt="a hat", count=3), ignored=("extra",))
+    bare = part(prompt="a hat", n="", size="", quality="", output_format="", stream="")
+    assert from_form([Part("image", b"1"), *bare]).wish == Wish(JobRequest(prompt="a hat"))
 
 
 @pytest.mark.parametrize(
