@@ -202,6 +202,7 @@ class House:
             choices.crash,
             pins=self.uploads,
             full=self.pressure.full,
+            chance=choices.chance,
         )
         parts = Parts(
             store=self.store,

@@ -6,7 +6,6 @@ Gather values, ask a policy, match on the answer, act. Nothing here knows HTTP; 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
@@ -18,6 +17,7 @@ from gateway.audit import Record
 from gateway.blobs import places
 from gateway.crash import Hook, nowhere
 from gateway.errors import Problem
+from gateway.following import Following
 from gateway.manners import NATIVE, Manner, Pinned, Pins
 from gateway.store.contract import (
     Absent,
@@ -130,9 +130,11 @@ class Jobs:
         *,
         pins: Pins,
         full: Full = lambda _priority: None,
+        chance: Callable[[], float] = lambda: 0.5,
     ) -> None:
         self.now = now
         self._full = full
+        self._chance = chance
         self._pins = pins
         self._crash = crash
         self._store = store
@@ -340,21 +342,24 @@ class Jobs:
         found = await self._store.get_job(who.principal.tenant, job_id, who.principal.subject)
         return self._seen(who, found)
 
+    def follow(self, who: Caller, job_id: str) -> Following:
+        """Subscribe to a job, which the caller may see or not: that is for `get` to say."""
+        store, tenant = self._store, who.principal.tenant
+        watch = store.watch(tenant, job=job_id)
+        return Following(watch, lambda: store.wait_job(tenant, job_id, 0, 0.0), self._chance)
+
     async def wait(self, who: Caller, job_id: str, after: int | None, seconds: float) -> Found:
         """Return the job when it has ended (`after` None) or is past a version, or when time is up."""
-        found = await self.get(who, job_id)
-        if found.job.state.ended:
-            return found
         version = 2**53 if after is None else after
-        clock = asyncio.get_running_loop().time  # a wait's length is not the time of day's to change
-        until = clock() + seconds
-        job: Job | None = found.job
-        while job is not None and not job.state.ended and job.version <= version:
-            left = until - clock()
-            if left <= 0:
-                break
-            job = await self._store.wait_job(who.principal.tenant, job_id, job.version, left)
-        return await self.get(who, job_id)
+        with self.follow(who, job_id) as following:
+            found = await self.get(who, job_id)
+            job = await following.until(
+                lambda job: job.state.ended or job.version > version, found.job, seconds
+            )
+        if job is found.job:
+            return found
+        usage = await self._store.usage(who.principal.tenant, who.principal.subject)
+        return self._seen(who, Found(job, usage) if job else None)
 
     async def list(self, who: Caller, where: JobFilter, before: int | None, limit: int) -> Page:
         """Return the caller's jobs, or the tenant's for its admins, newest first."""

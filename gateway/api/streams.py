@@ -103,8 +103,8 @@ class StreamCalls:
         exchange.usage = found.usage
         if found.job.state.ended and seen is not None and seen >= found.job.version:
             return Answer(204, ())
-        first = found.job if seen is None or found.job.version > seen else None
-        return self._stream(exchange, self._of_job(exchange.who, job, first, found.job.version))
+        told = 0 if seen is None else min(seen, found.job.version)
+        return self._stream(exchange, self._of_job(exchange.who, job, told))
 
     async def all(self, request: Handler) -> Reply:
         """Watch all own jobs (server-sent events).
@@ -121,19 +121,19 @@ class StreamCalls:
     def _stream(self, exchange: Exchange, events: Events) -> Stream:
         return Stream(exchange, events, self._jobs, self._lifetime, self._slots, self._stands)
 
-    async def _of_job(self, who: Caller, job: str, first: Job | None, seen: int) -> Events:
+    async def _of_job(self, who: Caller, job: str, seen: int) -> Events:
         """Yield a job's events until it has ended, and a heartbeat where there is none for a while."""
-        current = first
-        while True:
-            if current is not None:
-                seen = current.version
-                yield await self._event(who, current, seen)
-                if current.state.ended:
-                    return
-            current = (await self._jobs.wait(who, job, seen, self._heartbeat)).job
-            if current.version <= seen:
-                current = None
-                yield HEARTBEAT
+        with self._jobs.follow(who, job) as following:
+            quiet = False
+            while (current := await following.look()) is not None:
+                if current.version > seen:
+                    seen = current.version
+                    yield await self._event(who, current, seen)
+                    if current.state.ended:
+                        return
+                elif quiet:
+                    yield HEARTBEAT
+                quiet = not await following.rings(self._heartbeat)
 
     async def _of_caller(self, who: Caller, named: frozenset[str] | None, seen: int | None) -> Events:
         """Yield the events of a caller's jobs; subscribed before anything is read, so nothing is missed."""

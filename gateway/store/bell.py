@@ -14,6 +14,9 @@ from typing import Final
 ANY: Final = ""
 """Stands among changed jobs for those whose change was not heard of."""
 
+AT_ONCE: Final = 500
+"""Subscribers woken in one turn of the loop where all are: each of them reads."""
+
 _Scope = tuple[str, str, str]
 
 
@@ -26,9 +29,12 @@ class LocalWatch:
         self._jobs: set[str] = set()
         self._waiting: asyncio.Future[None] | None = None
 
-    def add(self, job: str) -> None:
-        """Note a change and wake the subscriber."""
+    def note(self, job: str) -> None:
+        """Note a change, for the subscriber to see when next they look."""
         self._jobs.add(job)
+
+    def wake(self) -> None:
+        """Wake the subscriber, if they wait."""
         if self._waiting and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -76,14 +82,23 @@ class Bell:
         self.rings += 1
         for scope in ((tenant, "job", job), (tenant, "subject", subject), (tenant, "", "")):
             for watch in tuple(self._watches.get(scope, ())):
-                watch.add(job)
+                watch.note(job)
+                watch.wake()
 
     def ring_all(self) -> None:
-        """Wake everybody: any job may have changed unheard. Who watches many is told `ANY`."""
+        """Wake everybody, some a turn: any job may have changed unheard. Who watches many is told `ANY`."""
         self.rings += 1
-        for (_tenant, of, job), watches in list(self._watches.items()):
-            for watch in tuple(watches):
-                watch.add(job if of == "job" else ANY)
+        everybody = [watch for watches in self._watches.values() for watch in watches]
+        for (_tenant, of, job), watches in self._watches.items():
+            for watch in watches:
+                watch.note(job if of == "job" else ANY)
+        self._wake(everybody)
+
+    def _wake(self, watches: list[LocalWatch]) -> None:
+        for watch in watches[:AT_ONCE]:
+            watch.wake()
+        if len(watches) > AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._wake, watches[AT_ONCE:])
 
     def forget(self, scope: _Scope, watch: LocalWatch) -> None:
         """Drop a watch, and its name with the last one."""

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from gateway.audit import Record
 from gateway.errors import Problem
+from gateway.following import Following
 from gateway.jobs import Accepted, Caller, Quoted
 from gateway.store.bell import Bell, LocalWatch
 from gateway.store.contract import Found, JobFilter, Page
@@ -123,18 +124,22 @@ class FakeJobs:
             raise Problem("not_found")
         return Found(job, self.figures)
 
+    def follow(self, who: Caller, job_id: str) -> Following:
+        """Follow a job on the bell, as on the store's."""
+
+        async def look() -> Job | None:
+            self._may_raise()
+            return self.jobs.get(job_id)
+
+        return Following(self.bell.watch(who.principal.tenant, None, job_id), look, lambda: 0.5)
+
     async def wait(self, who: Caller, job_id: str, after: int | None, seconds: float) -> Found:
-        """Wait on the bell, as the store does."""
-        watch = self.bell.watch(who.principal.tenant, None, job_id)
-        try:
-            while True:
-                found = await self.get(who, job_id)
-                if found.job.state.ended or (after is not None and found.job.version > after):
-                    return found
-                if not await watch.changed(seconds):
-                    return found
-        finally:
-            watch.close()
+        """Wait on the bell."""
+        version = 2**53 if after is None else after
+        with self.follow(who, job_id) as following:
+            found = await self.get(who, job_id)
+            await following.until(lambda job: job.state.ended or job.version > version, found.job, seconds)
+        return await self.get(who, job_id)
 
     async def list(self, who: Caller, where: JobFilter, before: int | None, limit: int) -> Page:
         """Return jobs by subject and state; other filters are noted in `asked`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.store.bell import ANY, Bell
+from gateway.store.bell import ANY, AT_ONCE, Bell
 
 
 async def test_narrowest_name_decides() -> None:
@@ -62,3 +62,18 @@ async def test_lost_news_wake_everybody() -> None:
     assert await one.changed(0) == {"j1"}
     assert await many.changed(0) == {ANY}
     assert bell.rings > rings
+
+
+async def test_everybody_wakes_in_batches() -> None:
+    """Where all are woken no more do so in one turn than are read for together, and nobody is left out."""
+    bell = Bell()
+    watches = [bell.watch("acme", None, f"j{n}") for n in range(2 * AT_ONCE + 1)]
+    waiting = [asyncio.create_task(watch.changed(60)) for watch in watches]
+    await asyncio.sleep(0)
+    bell.ring_all()
+    woken: list[int] = []
+    while sum(woken) < len(watches):
+        await asyncio.sleep(0)
+        woken.append(sum(task.done() for task in waiting) - sum(woken))
+    assert max(woken) == AT_ONCE
+    assert [task.result() for task in waiting] == [{f"j{n}"} for n in range(len(watches))]
