@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -22,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.api.exchange import OFFER
 from gateway.errors import Refusal
+from gateway.heap import Heap
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -203,8 +203,8 @@ async def serve(house: House, listener: socket.socket, ready: Callable[[], Await
     serving = asyncio.create_task(server.serve([listener]), name="serve")
     while not server.started and not serving.done():  # noqa: ASYNC110 - the server has no event for it
         await asyncio.sleep(0.005)
-    gc.collect()
-    gc.freeze()
+    heap = Heap()
+    heap.start()
     await ready()
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -219,6 +219,7 @@ async def serve(house: House, listener: socket.socket, ready: Callable[[], Await
         task.cancel()
     await asyncio.wait((draining, serving))
     await house.close()
+    heap.stop()
     if not draining.cancelled():
         draining.result()
     serving.result()

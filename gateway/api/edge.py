@@ -17,7 +17,7 @@ from litestar.exceptions import LitestarException
 
 from gateway.api import problems
 from gateway.api.cors import Cors, is_preflight
-from gateway.api.exchange import KEY, Exchange, Vanished, encode
+from gateway.api.exchange import KEY, OFFER, Exchange, Vanished, encode
 from gateway.api.foreign import speaks
 from gateway.api.limits import rate_fields
 from gateway.errors import Fault, Problem
@@ -123,6 +123,8 @@ class Edge:
             await self._fail(exchange, error)
         finally:
             self._tell(exchange, method, parts.clock() - began)
+            for own in (KEY, OFFER):  # they know the scope: the request would wait for the garbage collector
+                scope.pop(own, None)
 
     async def _serve(self, exchange: Exchange, method: str) -> None:
         scope = exchange.scope

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.api.edge import MOST_PATH
+from gateway.api.exchange import KEY, OFFER
 from gateway.errors import CATALOGUE, Problem, StoreUnavailable
 from gateway.ids import uuid7
 from tests.fakes.asgi import Open, scope_of
@@ -26,6 +27,13 @@ ALWAYS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "vary": "Origin",
 }
+
+
+async def test_answered_request_leaves_nothing(site: Site) -> None:
+    """A request that is over knows nothing that knows it, so that it dies without the garbage collector."""
+    scope: dict[str, Any] = {**scope_of("GET", "/livez", ()), OFFER: None}
+    assert (await Open(site.app, scope, (b"",)).done()).status == 200
+    assert not {KEY, OFFER} & scope.keys()
 
 
 @pytest.mark.parametrize(
