@@ -29,7 +29,10 @@ Role = Literal["all", "api", "worker"]
 BUCKETS: Final = ("s3", "gs", "az")
 """Kinds of object storage. Their credentials and endpoints are in each cloud's own environment variables,
 such as `AWS_ACCESS_KEY_ID`, `AWS_REGION` and `AWS_ENDPOINT`."""
-STORES: Final = ("sqlite", "redis", "rediss")
+STORES: Final = (
+    "sqlite",
+    *(f"{redis}{kind}" for redis in ("redis", "rediss") for kind in ("", "+cluster", "+sentinel")),
+)
 BLOBS: Final = ("file", *BUCKETS)
 KEYLESS: Final = ("sandbox",)
 """Provider kinds that are asked without a key."""
@@ -75,7 +78,8 @@ def _store_url(text: str) -> str | None:
     if scheme not in STORES:
         return f"unknown store scheme; known: {', '.join(STORES)}"
     if scheme != "sqlite":
-        return None if _REDIS.fullmatch(rest) else f"must be {scheme}://HOST:PORT/NUMBER{_USER}"
+        form, words = _REDIS[scheme.partition("+")[2]]
+        return None if form.fullmatch(rest) else f"must be {scheme}://{words}{_USER}"
     if not rest.removeprefix("/") or not rest.startswith("/") or "?" in rest or not _PRINTED.fullmatch(rest):
         return "must be sqlite:///FILE, or sqlite:////FOLDER/FILE for a place outside the working folder"
     return None
@@ -95,9 +99,20 @@ def _blobs_url(text: str) -> str | None:
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9](?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}){0,8}/?")
 _USER: Final = ", with USER@ before the host if need be; the password is a setting of its own"
-_REDIS: Final = re.compile(
-    r"(?:[A-Za-z0-9._~-]{1,128}@)?(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?(?:/[0-9]{1,4})?"
-)
+_HOST: Final = r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?"
+_HOSTS: Final = rf"(?:[A-Za-z0-9._~-]{{1,128}}@)?{_HOST}(?:,{_HOST}){{0,31}}"
+_REDIS: Final = {
+    "": (
+        re.compile(rf"(?:[A-Za-z0-9._~-]{{1,128}}@)?{_HOST}(?:/[0-9]{{1,4}})?"),
+        "HOST:PORT/NUMBER",
+    ),
+    "cluster": (re.compile(rf"{_HOSTS}/?"), "HOST:PORT, or HOST:PORT,HOST:PORT for some of its nodes"),
+    "sentinel": (
+        re.compile(rf"{_HOSTS}/[A-Za-z0-9._-]{{1,128}}(?:/[0-9]{{1,4}})?"),
+        "HOST:PORT,HOST:PORT/MASTER or …/MASTER/NUMBER, with the sentinels' hosts",
+    ),
+}
+"""What stands behind the scheme, by what is behind its plus, and how that is said."""
 _PRINTED: Final = re.compile(r"[!-~]+")
 
 Text = Annotated[str, Meta(min_length=1, max_length=2048)]
@@ -156,15 +171,20 @@ class WorkerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where jobs, credits and the trail are kept. `password` is a Redis' own, or its user's."""
+    """Where jobs, credits and the trail are kept.
+
+    `password` is a Redis' own, or its user's, at every node; `sentinel_password` is that of the sentinels.
+    """
 
     url: StoreUrl = "sqlite:///safelight.db"
     password: Secret | None = None
+    sentinel_password: Secret | None = None
 
     @property
     def place(self) -> Place:
         """Where that is, for whoever opens it."""
-        return Place(self.url, None if self.password is None else self.password.reveal)
+        secrets = (self.password, self.sentinel_password)
+        return Place(self.url, *(None if secret is None else secret.reveal for secret in secrets))
 
 
 class BlobsSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,10 +25,11 @@ READING_SECONDS: Final = 60.0
 
 
 class Place(Struct, frozen=True):
-    """Where a store is: its URL, and who can tell the password, which nothing that shows a place shows."""
+    """Where a store is: its URL, and who can tell the passwords, which nothing that shows a place shows."""
 
     url: str
     password: Callable[[], str] | None = None
+    sentinel_password: Callable[[], str] | None = None
 
     @property
     def file(self) -> Path | None:

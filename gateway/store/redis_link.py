@@ -114,6 +114,7 @@ class Link:
         self._names: WeakKeyDictionary[AbstractConnection, str] = WeakKeyDictionary()
         self._calls = 0
         self._closed = False
+        self._ears: set[AbstractConnection] = set()
         self._pool = BlockingConnectionPool.from_url(
             url,
             max_connections=connections,
@@ -216,6 +217,7 @@ class Link:
         On a connection of its own, which is asked for a sign of life when it was silent for so many seconds.
         """
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+        self._ears.add(connection)
         try:
             with _heeded():
                 await connection.connect()
@@ -229,12 +231,15 @@ class Link:
         except (RedisError, OSError, TimeoutError) as error:
             raise _fault(error) from error
         finally:
+            self._ears.discard(connection)
             await connection.disconnect(nowait=True)
 
     async def close(self) -> None:
-        """Close all connections. Harmless twice."""
+        """Close all connections, those of listeners too. Harmless twice."""
         self._closed = True
         await self._pool.disconnect()
+        for connection in list(self._ears):
+            await connection.disconnect(nowait=True)
 
 
 @contextmanager
@@ -267,7 +272,7 @@ async def _exchange(
         if signed:
             replies = await _signed(connection, commands, nonce, asked)
         else:
-            await _send(connection, [*commands, ("ECHO", nonce)], asked)
+            await _send(connection, [*commands, ("PING", nonce)], asked)
             replies = await _replies(connection, len(commands), asked)
             _same(await _reply(connection), nonce)
         whole = True
@@ -288,7 +293,7 @@ async def _signed(
             told, replies[at] = reply if isinstance(reply, list) and len(reply) == 2 else (None, None)
             _same(told, nonce)
     if isinstance(replies[-1], Rejected):
-        await _send(connection, [("ECHO", nonce)], ())
+        await _send(connection, [("PING", nonce)], ())
         _same(await _reply(connection), nonce)
     return replies
 

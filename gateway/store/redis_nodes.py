@@ -6,18 +6,24 @@ may have done is sent a second time but by whoever asked for it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.store.redis_cluster import Cluster
+from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_link import ANSWER_SECONDS, Link
+from gateway.store.redis_sentinel import Guarded
 
 if TYPE_CHECKING:
     from gateway.store.opening import Place
     from gateway.store.redis_lineage import Lineage
     from gateway.store.redis_link import Call, Command
 
-CLUSTER: Final = "+cluster"
+CLUSTER: Final = "cluster"
+SENTINEL: Final = "sentinel"
+_PORT: Final = re.compile(r":[0-9]+\Z")
 
 
 class Nodes(Protocol):
@@ -50,16 +56,30 @@ class Nodes(Protocol):
 
 
 def nodes_of(place: Place, lineage: Lineage, seconds: float = ANSWER_SECONDS) -> Nodes:
-    """Return the nodes of a URL, each asked for its history; `seconds` is how long one may take to answer."""
-    scheme, _, rest = place.url.partition("://")
-    password = None if place.password is None else place.password()
-    if not scheme.endswith(CLUSTER):
-        return Link(place.url, seconds, password=password, lineage=lineage)
-    user, _, hosts = rest.rpartition("@")
-    scheme = scheme.removesuffix(CLUSTER)
+    """Return the nodes of a URL, each asked for its history; `seconds` is how long one may take to answer.
 
-    def linked(address: str) -> Link:
-        url = f"{scheme}://{user}{'@' if user else ''}{address}/0"
+    `redis://` is one, `redis+cluster://` a Cluster, `redis+sentinel://` one that is watched; `rediss` is TLS.
+    """
+    whole, _, rest = place.url.partition("://")
+    scheme, _, kind = whole.partition("+")
+    user, at, rest = rest.rpartition("@")
+    hosts, _, tail = rest.partition("/")
+    password = None if place.password is None else place.password()
+
+    def linked(address: str, base: str = "0") -> Link:
+        url = f"{scheme}://{user}{at}{address}/{base}"
         return Link(url, seconds, password=password, lineage=lineage)
 
-    return Cluster(hosts.rstrip("/").split(","), linked)
+    if kind == CLUSTER:
+        return Cluster(hosts.split(","), linked)
+    if kind == SENTINEL:
+        master, _, base = tail.partition("/")
+        secret = None if place.sentinel_password is None else place.sentinel_password()
+        sentinels = [Link(f"{scheme}://{_ported(host)}", password=secret) for host in hosts.split(",")]
+        return Guarded(sentinels, master, partial(linked, base=base or "0"), lambda told: unfit(facts(told)))
+    return Link(place.url, seconds, password=password, lineage=lineage)
+
+
+def _ported(host: str) -> str:
+    """Return a sentinel's address with its port."""
+    return host if _PORT.search(host) else f"{host}:26379"

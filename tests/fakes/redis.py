@@ -26,9 +26,9 @@ SECONDS = 10.0
 
 
 class Redis:
-    """A running redis-server. `options` are words of its command line."""
+    """A running redis-server. `options` are words of its command line, `sentinel` a sentinel's settings."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, sentinel: str = "") -> None:
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="redis-", dir=memory if memory.is_dir() else None))
         self.port = free_port()
@@ -37,6 +37,9 @@ class Redis:
             "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
             *options,
         ]  # fmt: skip
+        if sentinel:
+            (self.folder / "conf").write_text(f"port {self.port}\nbind 127.0.0.1\n{sentinel}")
+            self._command = [program(), str(self.folder / "conf"), "--sentinel"]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 

@@ -183,7 +183,12 @@ _SETTINGS_GOLDEN = [
         "unknown store scheme",
         "sqlite://",
         "mysql://",
-        ["safelight.yaml:4:9: store.url: unknown store scheme; known: sqlite, redis, rediss"],
+        [
+            (
+                "safelight.yaml:4:9: store.url: unknown store scheme; known: sqlite, redis, redis+cluster, "
+                "redis+sentinel, rediss, rediss+cluster, rediss+sentinel"
+            )
+        ],
     ),
     (
         "store that is none",

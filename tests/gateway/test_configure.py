@@ -165,6 +165,15 @@ def test_wrong_override_names_its_variable() -> None:
         ("store: {url: 'redis://u:hush@h/0'}", ["the password is a setting of its own"]),
         ("store: {url: 'redis://h/x'}", ["must be redis://HOST:PORT/NUMBER"]),
         ("store: {url: 'redis://h', password: hush}", ["store.password"]),
+        (
+            "store: {url: 'redis+cluster://h:1,'}",
+            ["must be redis+cluster://HOST:PORT, or HOST:PORT,HOST:PORT"],
+        ),
+        ("store: {url: 'rediss+cluster://h:1/0'}", ["must be rediss+cluster://HOST:PORT"]),
+        ("store: {url: 'redis+sentinel://h:1,g:1'}", ["must be redis+sentinel://HOST:PORT,HOST:PORT/MASTER"]),
+        ("store: {url: 'redis+sentinel://h/m/x'}", ["with the sentinels' hosts"]),
+        ("store: {url: 'redis+other://h'}", ["unknown store scheme"]),
+        ("store: {url: 'redis+sentinel://h/m', sentinel_password: hush}", ["store.sentinel_password"]),
         ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
         ("blobs: {url: 'ftp://bucket'}", ["unknown blob scheme; known: file, s3, gs, az"]),
         ("blobs: {url: 's3://'}", ["must be s3://BUCKET or s3://BUCKET/PREFIX"]),
@@ -274,6 +283,10 @@ def test_every_integer_is_bounded() -> None:
         "redis://cache:6379/3",
         "rediss://safelight@r.example.com:6380/0",
         "redis://[fd00::1]:6379",
+        "redis+cluster://cache-0:6379,cache-1:6379",
+        "rediss+cluster://safelight@[fd00::1]:6379",
+        "redis+sentinel://watch-0:26379,watch-1/images",
+        "rediss+sentinel://safelight@watch/images/3",
     ],
 )
 def test_redis_urls_are_taken(url: str) -> None:

@@ -16,6 +16,7 @@ from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.opening import How, Place, open_backend, open_to_read
 from gateway.store.redis_fit import facts, unfit
 from tests.contracts.rig import put, take
+from tests.fakes.cluster import Cluster, one
 from tests.fakes.redis import Redis, free_port, server
 from tests.gateway.store.processes import Processes
 
@@ -81,6 +82,43 @@ async def test_start_asks_a_real_redis(alone: Redis, setting: str, value: str, w
     alone.say("CONFIG", "SET", setting, was)
     await backend.start()
     await backend.close()
+
+
+async def test_kinds_are_told_apart(alone: Redis) -> None:
+    """A node of a Cluster is not taken for a Redis alone, nor that for a Cluster, nor for a sentinel."""
+    node = one().nodes[0]
+    cases = (
+        (f"redis://127.0.0.1:{node.port}/0", "give it as redis.cluster://HOST:PORT"),
+        (f"redis+cluster://127.0.0.1:{alone.port}", "is of no Cluster"),
+        (f"redis+sentinel://127.0.0.1:{alone.port}/images", "cannot be used"),
+        ("redis+cluster://127.0.0.1:1", "cannot be used"),
+    )
+    for url, words in cases:
+        backend = open_backend(Place(url), How("me"))
+        with pytest.raises(Refusal, match=words):
+            await backend.start()
+        await backend.close()
+
+
+async def test_slots_without_a_node_are_refused() -> None:
+    """A Cluster that has no node for some slots is refused, since their tenants would be served by nobody."""
+    with Cluster(1, "--cluster-require-full-coverage", "no") as cluster:
+        cluster.nodes[0].ask("CLUSTER", "DELSLOTSRANGE", "0", "8000")
+        backend = open_backend(Place(cluster.url), How("me"))
+        with pytest.raises(Refusal, match="slots that no node serves"):
+            await backend.start()
+        await backend.close()
+
+
+async def test_every_node_is_judged() -> None:
+    """A Cluster is refused for what one of its nodes says of itself."""
+    node = one().nodes[0]
+    node.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    backend = open_backend(Place(one().url), How("me"))
+    with pytest.raises(Refusal, match="may evict"):
+        await backend.start()
+    await backend.close()
+    node.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
 async def test_later_schema_is_refused(alone: Redis) -> None:
