@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from gateway.errors import Fault, StoreBusy, StoreClosed, StoreUnavailable
+from gateway.store.awake import Limit
 from gateway.store.backend import Applied, Change, Failed, Loaded, TenantState, UserState, Want
 from gateway.store.contract import Found, Shut, Stale
 from gateway.store.draft import Draft, Missing, Scene, with_docs
@@ -335,7 +336,7 @@ class Committer:
             return [], False
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(self._patience.commit):
+            async with Limit(self._patience.commit):
                 outcomes = await self._backend.commit([each.change for each in pending])
         except TimeoutError:  # it may still be applied: what was known is forgotten, versions prove the rest
             raise StoreUnavailable("the commit took too long") from None

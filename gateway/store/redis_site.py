@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from gateway.errors import StoreUnavailable
+from gateway.store.awake import Limit
 from gateway.store.reads import Reading
 from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Call, Command, Cut, Gone, Rejected, Script, Silent, script
@@ -126,11 +127,9 @@ class Site:
         quiet = Silent("redis: no answer")
         replies: list[Any] = [quiet] * len(calls)
         left, sent = list(range(len(calls))), set[int]()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._patience
         try:
-            async with asyncio.timeout_at(until):
-                while left and loop.time() < until:  # a cancellation may be lost in the library
+            async with Limit(self._patience) as limit:
+                while left and limit.left:
                     again = await self.link.run([calls[at] for at in left])
                     for at, reply in zip(left, again, strict=True):
                         replies[at] = quiet if isinstance(reply, Gone) and at in sent else reply
