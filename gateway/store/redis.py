@@ -33,6 +33,7 @@ from gateway.store.opening import How, Place
 from gateway.store.reads import Reading
 from gateway.store.redis_backlog import backlog
 from gateway.store.redis_commit import Commits
+from gateway.store.redis_examine import examine
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
 from gateway.store.redis_lineage import ASKED, Lineage
@@ -53,8 +54,6 @@ SAMPLE_SECONDS: Final = 1.0
 """How often it is asked whether Redis is still the same. What it loses at once is seen to be lost then."""
 SCANNED: Final = 1_000
 """Jobs a page looks at, at most, before it is shown short."""
-CHANGING: Final = 20
-"""How often a tenant that is read whole may change under the reader."""
 
 
 class RedisBackend:
@@ -276,15 +275,7 @@ class RedisBackend:
 
     async def examine(self, tenant: str) -> Examined:
         """Return everything of a tenant, of one moment."""
-        room = self._site.names.room(tenant)
-        for _ in range(CHANGING):
-            (found,) = await self._site.ask([("ZRANGE", room.ix, 0, -1)])
-            jobs = [name.decode() for name in found]
-            replies: list[Any] = await self._site.ask(reads.everything(room, jobs))
-            examined = reads.examined(jobs, replies, self._site.reading)
-            if examined is not None:
-                return examined
-        raise StoreUnavailable("the tenant changes faster than it can be read")
+        return await examine(self._site, tenant)
 
     async def expired(self, now: int, retention: Retention, budget: int) -> Expired:
         """Return ended jobs, trail links and uploads that are past their time."""

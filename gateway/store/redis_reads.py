@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.store import shelf_rows
-from gateway.store.backend import Examined, KeyRow, Loaded, TenantState, UserState, Want
+from gateway.store.backend import KeyRow, Loaded, TenantState, UserState, Want
 from gateway.store.contract import JobFilter, LedgerRow, TrailLink
 from gateway.store.redis_pack import DROPPED, HOLDERS
 from policies.model import Account, Job
-from policies.order import PRIORITIES
 from policies.quota import IDLE, idle
 
 if TYPE_CHECKING:
@@ -166,45 +165,6 @@ def links(entries: list[Any]) -> list[TrailLink]:
         version = int(name.partition(b"-")[0])
         found.append(TrailLink(version, int(named["a"]), named["h"].decode(), named["r"]))
     return found
-
-
-def everything(room: Room, jobs: list[str]) -> list[Command]:
-    """Return the commands that read all of a tenant, if these are its jobs: its version first and last."""
-    return [
-        ("HMGET", room.t, "v", "d"),
-        ("HGETALL", room.u),
-        ("HGETALL", room.s),
-        ("XRANGE", room.led, "-", "+"),
-        ("XRANGE", room.aud, "-", "+"),
-        *(("ZRANGE", room.queue(priority), 0, -1) for priority in PRIORITIES),
-        ("HGETALL", room.ep),
-        ("ZRANGE", room.ix, 0, -1),
-        *(("HGET", room.job(job), "d") for job in jobs),
-        ("HGET", room.t, "v"),
-    ]
-
-
-def examined(jobs: list[str], replies: list[Any], reading: Reading) -> Examined | None:
-    """Return what the replies to `everything` hold; None where the tenant changed meanwhile.
-
-    All that must agree changes with the version: what was read between two of the same is of one moment.
-    """
-    document, figures, refs, rows, trail, due, later, hooks, names, *texts, version = replies
-    if document[0] != version or [name.decode() for name in names] != jobs:
-        return None
-    named = pairs(refs)
-    figured = pairs(figures)
-    found = {name: job_of(reading, name, text) for name, text in zip(jobs, texts, strict=True)}
-    return Examined(
-        state=state(document, reading),
-        users=users(named, [figured.get(subject) for subject in named], list(named.values())),
-        ledger=tuple(ledger(rows)),
-        jobs=tuple(job for job in found.values() if job is not None),
-        queued=frozenset(name.decode() for name in (*due, *later)),
-        links=tuple(links(trail)),
-        unreadable=frozenset(name for name, job in found.items() if job is None),
-        endpoints=len(endpoints(reading, hooks)),
-    )
 
 
 def fits(job: Job, where: JobFilter) -> bool:
