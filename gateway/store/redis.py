@@ -241,10 +241,14 @@ class RedisBackend:
     async def position(self, tenant: str, job: str, priority: Priority) -> int:
         """Return how many queued jobs of the tenant are older, in the job's line."""
         room = self._site.names.room(tenant)
-        (at,) = await self._site.ask([("ZSCORE", room.ix, job)])
+        waiting = room.waits(priority)
+        (place,) = await self._site.together.ask([("ZRANK", waiting, job)])
+        if place is not None:
+            return int(place)
+        (at,) = await self._site.ask([("ZSCORE", room.ix, job)])  # it waits no more
         if at is None:
             return 0
-        (older,) = await self._site.ask([("ZCOUNT", room.waits(priority), "-inf", f"({at.decode()}")])
+        (older,) = await self._site.ask([("ZCOUNT", waiting, "-inf", f"({at.decode()}")])
         return int(older)
 
     async def ledger(self, tenant: str, after: int, limit: int) -> list[LedgerRow]:

@@ -24,45 +24,25 @@ from rich.table import Table
 
 from gateway.dev import token
 from gateway.secrets import load_or_create
-from policies.model import Principal, Role
-from tests.bench import images
-from tests.bench.machine import CONNECTIONS, ROUNDS, drive, fsync_micros, once, served
+from policies.model import Principal
+from tests.bench import grown, images, over_redis
+from tests.bench.machine import (
+    CONNECTIONS,
+    ROUNDS,
+    drive,
+    fsync_micros,
+    once,
+    polls,
+    served,
+    submits,
+)
 from tests.bench.streams import resident
 
 STREAMS: Final = 2000
 TENANTS: Final = 200
-READERS: Final = 2000
-BODY: Final = {"prompt": "a lighthouse at dusk, waves against the rocks, long exposure", "count": 1}
+STORED: Final = 1_000_000 if os.environ.get("FULL") else grown.JOBS
+"""Jobs in the store that what a job costs is measured in. A million take a quarter of an hour."""
 FLOORS: Final = {"submit, one tenant": 0.40, "submit, 200 tenants": 0.28, "poll": 0.50}
-
-
-def submits(secret: Any, tenants: int) -> list[dict[str, str]]:
-    """Return submits of so many tenants in turn."""
-    now = time.time_ns() // 1_000_000
-    body = json.dumps(BODY)
-    return [
-        {
-            "method": "POST",
-            "path": "/v1/jobs",
-            "token": token(secret, Principal(f"t{at}", f"s{at % 7}"), now),
-            "body": body,
-        }
-        for at in range(tenants)
-    ]
-
-
-def polls(secret: Any, job: str) -> list[dict[str, str]]:
-    """Return polls of one job by many admins of its tenant: one caller alone meets the read limit."""
-    now = time.time_ns() // 1_000_000
-    roles = frozenset({Role.USER, Role.TENANT_ADMIN})
-    return [
-        {
-            "method": "GET",
-            "path": f"/v1/jobs/{job}",
-            "token": token(secret, Principal("t0", f"admin{at}", roles), now),
-        }
-        for at in range(READERS)
-    ]
 
 
 class Bench:
@@ -74,10 +54,12 @@ class Bench:
         self.rounds: list[dict[str, dict[str, Any]]] = []
         self.facts: dict[str, float] = {}
         self.images: images.Found = {}
+        self.redis = over_redis.Found()
+        self.grown: dict[str, grown.Cost] = {}
 
     def run(self, progress: Progress) -> None:
         """Run every round."""
-        bar = progress.add_task("rounds", total=ROUNDS * (5 + len(images.WAYS)) + 1)
+        bar = progress.add_task("rounds", total=ROUNDS * (5 + len(images.WAYS)) + over_redis.STEPS + 3)
         one, many = submits(self.secret, 1), submits(self.secret, TENANTS)
         with served("tests.bench.server", str(self.data)) as (port, pid, started):
             self.facts |= {"start": started, "idle": resident(pid) / 1024}
@@ -103,6 +85,10 @@ class Bench:
         self.streams()
         progress.advance(bar)
         self.images = images.measure(self.data, lambda: progress.advance(bar))
+        self.redis = over_redis.measure(self.data, lambda: progress.advance(bar))
+        for kind in grown.KINDS:
+            self.grown[kind] = grown.run(kind, STORED)
+            progress.advance(bar)
 
     def streams(self) -> None:
         """Hold two thousand streams and end their jobs."""
@@ -136,7 +122,11 @@ def rows(bench: Bench) -> list[tuple[str, str, str, bool]]:
     for name in ("submit, one tenant", "submit, 200 tenants"):
         tail = statistics.median(each[name]["p99"] / each[name]["p50"] for each in bench.rounds)
         found.append((f"{name}, p99 ÷ p50", f"{tail:.1f}", "≤ 5", tail <= 5))
-    found += images.rows(bench.images)
+    found += images.rows(bench.images) + over_redis.rows(bench.redis)
+    for kind, cost in bench.grown.items():
+        detail = f"{cost.ratio:.2f} ({cost.grown:.0f} us of processor beside {cost.small:.0f})"
+        way = f"{kind}: cost a job beside {cost.jobs:,} ÷ beside {grown.FEW}"
+        found.append((way, detail, f"≤ {grown.FLAT}", cost.ratio <= grown.FLAT))
     facts = bench.facts
     found += [
         ("start to first 200", f"{facts['start']:.2f} s", "≤ 1.5 s", facts["start"] <= 1.5),

@@ -118,9 +118,14 @@ async def measure(kind: str, place: Path, jobs: int) -> Cost:
     return Cost(jobs, *(each / EACH * 1e6 for each in best))
 
 
+def run(kind: str, jobs: int) -> Cost:
+    """Measure on a loop and in a folder of its own."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        return asyncio.run(measure(kind, Path(folder), jobs))
+
+
 if __name__ == "__main__":
     for kind in KINDS:
-        with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-            found = asyncio.run(measure(kind, Path(folder), int(sys.argv[1]) if sys.argv[1:] else JOBS))
+        found = run(kind, int(sys.argv[1]) if sys.argv[1:] else JOBS)
         line = f"{kind}: {found.grown:.0f} us a job beside {found.jobs:,}, {found.small:.0f} us beside {FEW}"
         sys.stdout.write(f"{line}: {found.ratio:.2f}\n")

@@ -93,6 +93,7 @@ async def load(
     elapsed = time.perf_counter() - began
     took.sort()
     return {
+        "done": len(took),
         "rate": len(took) / elapsed,
         "p50": took[len(took) // 2] * 1000,
         "p99": took[int(len(took) * 0.99)] * 1000,

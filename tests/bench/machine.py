@@ -15,6 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.dev import token
+from policies.model import Principal, Role
+
+READERS: Final = 2000
+BODY: Final = {"prompt": "a lighthouse at dusk, waves against the rocks, long exposure", "count": 1}
 ROUNDS: Final = int(os.environ.get("ROUNDS", "5"))
 SECONDS: Final = float(os.environ.get("SECONDS", "3"))
 CONNECTIONS: Final = 32
@@ -78,3 +83,32 @@ def once(
     found = drive("tests.bench.load", order)
     assert found["bad"] == 0, found["answer"][:400]
     return found
+
+
+def submits(secret: Any, tenants: int) -> list[dict[str, str]]:
+    """Return submits of so many tenants in turn."""
+    now = time.time_ns() // 1_000_000
+    body = json.dumps(BODY)
+    return [
+        {
+            "method": "POST",
+            "path": "/v1/jobs",
+            "token": token(secret, Principal(f"t{at}", f"s{at % 7}"), now),
+            "body": body,
+        }
+        for at in range(tenants)
+    ]
+
+
+def polls(secret: Any, job: str) -> list[dict[str, str]]:
+    """Return polls of one job by many admins of its tenant: one caller alone meets the read limit."""
+    now = time.time_ns() // 1_000_000
+    roles = frozenset({Role.USER, Role.TENANT_ADMIN})
+    return [
+        {
+            "method": "GET",
+            "path": f"/v1/jobs/{job}",
+            "token": token(secret, Principal("t0", f"admin{at}", roles), now),
+        }
+        for at in range(READERS)
+    ]

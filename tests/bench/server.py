@@ -1,8 +1,9 @@
 """The thing measured: a whole house with everything on, and a bundle without limits.
 
-Run as a process: `python -m tests.bench.server PORT DATA_FOLDER`, without a worker; with an upstream's port
-behind it with one, which asks that upstream. Log lines go to a file in the folder,
-as a container's would. With `SAFELIGHT_PROFILE=1` nothing differs: attach `py-spy record`.
+Run as a process: `python -m tests.bench.server PORT DATA_FOLDER [UPSTREAM [STORE]]`: with a worker where
+there is an upstream's port and not `-`, over a file in the folder where there is no store's URL. Log lines
+go to a file in the folder, as a container's would. With `SAFELIGHT_PROFILE=1` nothing differs: attach
+`py-spy record`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gateway.dev import settings_of
 from gateway.policy import PolicyFiles, read_bundle
 from gateway.providers import KINDS
 from gateway.secrets import Secret
-from gateway.settings import ProviderSettings, Settings, WorkerSettings
+from gateway.settings import ProviderSettings, Settings, StoreSettings, WorkerSettings
 from gateway.telemetry import Telemetry
 from policies.bundle import Bundle, PerLevel, TenantRow
 
@@ -41,8 +42,10 @@ def boundless(bundle: Bundle) -> Bundle:
     return replace(bundle, plans={**bundle.plans, "pro": plan}, tenants={"*": TenantRow("pro")})
 
 
-def settled(settings: Settings, upstream: int | None) -> Settings:
-    """Return the settings of a house with this upstream."""
+def settled(settings: Settings, upstream: int | None, store: str | None) -> Settings:
+    """Return the settings of a house with this upstream and this store."""
+    if store is not None:
+        settings = replace(settings, store=StoreSettings(url=store))
     if upstream is None:
         return replace(settings, worker=WorkerSettings(concurrency=0))
     entry = ProviderSettings(
@@ -51,9 +54,10 @@ def settled(settings: Settings, upstream: int | None) -> Settings:
     return replace(settings, worker=WorkerSettings(concurrency=256), providers={"main": entry})
 
 
-async def main(port: int, data: Path, upstream: int | None = None) -> None:
+async def main(port: int, data: Path, upstream: str = "-", store: str | None = None) -> None:
     """Serve until SIGTERM."""
-    settings = settled(settings_of(data, {}, "127.0.0.1", port), upstream)
+    asked = None if upstream == "-" else int(upstream)
+    settings = settled(settings_of(data, {}, "127.0.0.1", port), asked, store)
     entries = {name: entry.kind for name, entry in settings.providers.items()}
     bundle = read_bundle(None, entries, KINDS)
     assert isinstance(bundle, Bundle)
@@ -81,4 +85,4 @@ class _Fixed(PolicyFiles):
 
 
 if __name__ == "__main__":
-    serve.run(main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])))
+    serve.run(main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))

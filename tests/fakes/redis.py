@@ -13,13 +13,15 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
 SECONDS = 10.0
@@ -88,6 +90,22 @@ class Redis:
         connection.sendall(b"*%d\r\n%s" % (len(words), parts))
         return connection
 
+    @contextmanager
+    def counting(self) -> Iterator[Callable[[], int]]:
+        """Yield what tells afterwards how many commands it was sent, without those that scripts make."""
+        told = bytearray()
+        with self._asked(("MONITOR",)) as connection:
+            listening = threading.Thread(target=_read_all, args=(connection, told))
+            listening.start()
+            yield lambda: sum(b" lua] " not in line[:40] for line in told.split(b"\r\n+")[1:-1])
+            connection.sendall(b"QUIT\r\n")
+            listening.join()
+
+    def keep_to(self, *cores: int) -> None:
+        """Let it run on these cores alone."""
+        if self._process is not None:
+            os.sched_setaffinity(self._process.pid, cores)
+
     def signal(self, number: int) -> None:
         """Send it a signal, such as one that freezes it."""
         if self._process is not None:
@@ -111,6 +129,11 @@ class Redis:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+
+def _read_all(connection: socket.socket, into: bytearray) -> None:
+    while some := connection.recv(1 << 20):
+        into += some
 
 
 @cache
