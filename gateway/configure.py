@@ -98,6 +98,7 @@ def read(
     flaws = _with_stray(value, mistakes(value, Settings, {Secret: secrets.wrong}))
     sound = _Sound(value, flaws, secrets)
     flaws += _providers(value, sound, kinds) + _issuers(value, sound) + _times(sound)
+    flaws += _copies(sound)
     if role is not None:
         flaws += _for_serve(value, sound, role)
     return Read(
@@ -249,6 +250,20 @@ def _times(sound: _Sound) -> list[Flaw]:
     if worker.job_deadline_seconds < worker.attempt_seconds:
         flaws.append(Flaw("/worker/job_deadline_seconds", f"must not be less than {attempt}"))
     return flaws
+
+
+def _copies(sound: _Sound) -> list[Flaw]:
+    """Refuse a store that forgets what it confirmed when a replica takes over, unless that is wanted."""
+    if not sound.at("/store"):
+        return []
+    store = sound.settings().store
+    scheme = store.url.partition("://")[0]
+    if store.replicas and scheme == "sqlite":
+        return [Flaw("/store/replicas", "SQLite has none: leave it out")]
+    if "+" in scheme and not store.replicas and not store.accept_loss:
+        cure = "set how many must have a write before it counts, or accept_loss: true"
+        return [Flaw("/store/replicas", f"0: when a replica takes over, what it had not got is lost: {cure}")]
+    return []
 
 
 def _for_serve(value: Object, sound: _Sound, role: Role) -> list[Flaw]:

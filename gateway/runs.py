@@ -8,6 +8,7 @@ run goes on from what is written: nothing of it lives in memory alone but the ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 
 from gateway.audit import Record
 from gateway.crash import Hook, nowhere
-from gateway.errors import Fault
+from gateway.errors import Fault, StoreClosed
 from gateway.slots import Slot
 from gateway.store.contract import Begun, Claim, Stale
 from policies import lifecycle
@@ -156,7 +157,19 @@ class Run:
         """Write an attempt down, durably, before it is sent."""
         async with self._writing:
             claim = Claim(self.job, self._fence)
-            self._took(await self.parts.store.begin_attempt(claim, attempt))
+            try:
+                begun = await self.parts.store.begin_attempt(claim, attempt)
+            except StoreClosed:
+                raise
+            except Fault:
+                await self._unsent(claim, attempt)
+                raise
+            self._took(begun)
+
+    async def _unsent(self, claim: Claim, attempt: Attempt) -> None:
+        """Close an attempt that may be written down after all: whoever goes on knows it was not sent."""
+        with contextlib.suppress(Fault):
+            await self.parts.store.note_attempt(claim, replace(attempt, open=False))
 
     async def note(self, attempt: Attempt) -> None:
         """Write down what is known of an attempt."""

@@ -174,17 +174,22 @@ class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Where jobs, credits and the trail are kept.
 
     `password` is a Redis' own, or its user's, at every node; `sentinel_password` is that of the sentinels.
+    Nothing is answered before so many `replicas` of a Redis have it. Where one may take over, 0 loses what
+    it had not got yet: only who says so by `accept_loss` may have that.
     """
 
     url: StoreUrl = "sqlite:///safelight.db"
     password: Secret | None = None
     sentinel_password: Secret | None = None
+    replicas: Annotated[int, Meta(ge=0, le=5)] = 0
+    accept_loss: bool = False
 
     @property
     def place(self) -> Place:
         """Where that is, for whoever opens it."""
         secrets = (self.password, self.sentinel_password)
-        return Place(self.url, *(None if secret is None else secret.reveal for secret in secrets))
+        own, theirs = (None if secret is None else secret.reveal for secret in secrets)
+        return Place(self.url, own, theirs, self.replicas)
 
 
 class BlobsSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -25,11 +25,15 @@ READING_SECONDS: Final = 60.0
 
 
 class Place(Struct, frozen=True):
-    """Where a store is: its URL, and who can tell the passwords, which nothing that shows a place shows."""
+    """Where a store is: its URL, and who can tell the passwords, which nothing that shows a place shows.
+
+    `replicas`: how many of a Redis must have what is written before it counts.
+    """
 
     url: str
     password: Callable[[], str] | None = None
     sentinel_password: Callable[[], str] | None = None
+    replicas: int = 0
 
     @property
     def file(self) -> Path | None:

@@ -86,7 +86,7 @@ class RedisBackend:
         self._site = Site(nodes, Names(prefix), how.me, time, reading, patience[1])
         self.clock = how.clock or time
         self._roll = Roll(self._site, self.forms, self.clock, how.name)
-        self._commits = Commits(self._site, how.crash)
+        self._commits = Commits(self._site, how.crash, place.replicas)
         self._queue = Queue(self._site)
         self._sweeping = Sweeping(self._site)
         self.shelf = RedisShelf(self._site)

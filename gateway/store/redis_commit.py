@@ -43,10 +43,11 @@ class Batch(NamedTuple):
 
 
 class Commits:
-    """The commits of one process."""
+    """The commits of one process. `copies`: what is not known to be with replicas is not known to be done."""
 
-    def __init__(self, site: Site, crash: Hook) -> None:
+    def __init__(self, site: Site, crash: Hook, copies: int = 0) -> None:
         self._site = site
+        self._copies = copies
         self._crash = crash
         self._one = asyncio.Lock()
         self._turns = Turns(site)
@@ -132,11 +133,13 @@ class Commits:
                 outcomes |= await self._apart(batch, some, judged)
             elif isinstance(judged, StoreUnavailable):
                 outcomes |= _failed(some, judged)
-                lost += [] if isinstance(judged, Silent | Gone) else some
+                lost += [] if self._copies or isinstance(judged, Silent | Gone) else some
             else:
                 for part, verdicts in zip(some, judged.groups, strict=True):
                     for at, verdict in zip(part, verdicts, strict=True):
-                        outcomes[at] = self._outcome(batch.changes[at], verdict, judged.read)
+                        outcome = self._outcome(batch.changes[at], verdict, judged.read)
+                        done = isinstance(outcome, Applied)
+                        outcomes[at] = Failed(judged.short) if done and judged.short else outcome
         return outcomes | (await self._ask(batch, lost, number) if lost else {})
 
     def _call(self, batch: Batch, parts: Sequence[Part], number: int) -> Call:

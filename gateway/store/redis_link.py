@@ -34,6 +34,8 @@ POOL_SECONDS: Final = 1.0
 """How long a call waits for a connection: less than a commit may take."""
 ANSWER_SECONDS: Final = 1.0
 """How long Redis may take to answer or to be reached. A slow store is a dead one."""
+WAIT_MS: Final = 100
+"""How long replicas may take to have what was written."""
 SILENT_SECONDS: Final = 5.0
 """How long a listener hears nothing before it asks for a sign of life."""
 
@@ -62,6 +64,25 @@ class Gone(StoreUnavailable):
 
 class Turned(Gone):
     """Redis may have lost what it had confirmed: it is sent nothing until that was looked into."""
+
+
+class Unconfirmed(StoreUnavailable):
+    """It is done, and too few replicas have it: it may yet be lost. `reply` is what it said."""
+
+    def __init__(self, reply: Any) -> None:
+        super().__init__("redis: too few replicas")
+        self.reply = reply
+
+
+class Copies(NamedTuple):
+    """How many replicas must have what a script did (by its hash, `of`) before that is answered."""
+
+    number: int
+    of: Container[str]
+
+
+ALONE: Final = Copies(0, ())
+"""No replica is waited for."""
 
 
 class Script(NamedTuple):
@@ -108,8 +129,10 @@ class Link:
         connections: int = CONNECTIONS,
         password: str | None = None,
         lineage: Lineage | None = None,
+        copies: Copies = ALONE,
     ) -> None:
         self._seconds = seconds
+        self._copies = copies
         self._lineage = lineage
         self._names: WeakKeyDictionary[AbstractConnection, str] = WeakKeyDictionary()
         self._calls = 0
@@ -139,6 +162,9 @@ class Link:
     def _check(self, connection: AbstractConnection) -> None:
         if self._lineage is not None and not self._lineage.holds(self._names[connection]):
             raise Turned("redis: another history")
+
+    def _counted(self, commands: Sequence[Command]) -> bool:
+        return self._copies.number > 0 and any(command[1] in self._copies.of for command in commands)
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Return the replies, in order; raises `StoreUnavailable` where one is an error."""
@@ -205,7 +231,9 @@ class Link:
             try:
                 if signed:
                     self._check(connection)
-                return await _exchange(connection, commands, nonce, signed=signed, asked=asked)
+                    wanted = self._copies.number if self._counted(commands) else 0
+                    return await _exchange(connection, commands, nonce, asked, wanted)
+                return await _exchange(connection, commands, nonce, asked)
             except (RedisError, OSError, TimeoutError) as error:
                 raise _fault(error) from error
             finally:
@@ -262,15 +290,17 @@ async def _exchange(
     connection: AbstractConnection,
     commands: Sequence[Command],
     nonce: bytes,
-    *,
-    signed: bool,
     asked: Container[int],
+    copies: int | None = None,
 ) -> list[Any]:
-    """Send and read; a connection whose replies were not all read, in order, is closed."""
+    """Send and read; a connection whose replies were not all read, in order, is closed.
+
+    `copies`: of scripts, which give back the nonce, how many replicas must have what they did.
+    """
     whole = False
     try:
-        if signed:
-            replies = await _signed(connection, commands, nonce, asked)
+        if copies is not None:
+            replies = await _signed(connection, commands, nonce, asked, copies)
         else:
             await _send(connection, [*commands, ("PING", nonce)], asked)
             replies = await _replies(connection, len(commands), asked)
@@ -283,11 +313,20 @@ async def _exchange(
 
 
 async def _signed(
-    connection: AbstractConnection, commands: Sequence[Command], nonce: bytes, asked: Container[int]
+    connection: AbstractConnection,
+    commands: Sequence[Command],
+    nonce: bytes,
+    asked: Container[int],
+    copies: int,
 ) -> list[Any]:
-    """Send scripts, read what they answer. An error brings no nonce: where it is the last, one is asked."""
-    await _send(connection, [(*command, nonce) for command in commands], asked)
+    """Send scripts, read what they answer. An error brings no nonce: where it is the last, one is asked.
+
+    Replicas are waited for after the last, whether it wrote or not: it may tell of what is new.
+    """
+    waits: list[Command] = [("WAIT", copies, WAIT_MS)] if copies else []
+    await _send(connection, [*((*command, nonce) for command in commands), *waits], asked)
     replies = await _replies(connection, len(commands), asked)
+    have = await _reply(connection) if waits else 0
     for at, reply in enumerate(replies):
         if not isinstance(reply, Rejected):
             told, replies[at] = reply if isinstance(reply, list) and len(reply) == 2 else (None, None)
@@ -295,6 +334,8 @@ async def _signed(
     if isinstance(replies[-1], Rejected):
         await _send(connection, [("PING", nonce)], ())
         _same(await _reply(connection), nonce)
+    if isinstance(have, Rejected) or have < copies:
+        return [reply if isinstance(reply, Rejected) else Unconfirmed(reply) for reply in replies]
     return replies
 
 

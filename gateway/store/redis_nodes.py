@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.store.redis_cluster import Cluster
 from gateway.store.redis_fit import facts, unfit
-from gateway.store.redis_link import ANSWER_SECONDS, Link
+from gateway.store.redis_link import ANSWER_SECONDS, Copies, Link, script
 from gateway.store.redis_sentinel import Guarded
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def nodes_of(place: Place, lineage: Lineage, seconds: float = ANSWER_SECONDS) ->
     user, at, rest = rest.rpartition("@")
     hosts, _, tail = rest.partition("/")
     password = None if place.password is None else place.password()
+    copies = Copies(place.replicas, (script("commit").sha,))
 
     def linked(address: str, base: str = "0") -> Link:
         url = f"{scheme}://{user}{at}{address}/{base}"
-        return Link(url, seconds, password=password, lineage=lineage)
+        return Link(url, seconds, password=password, lineage=lineage, copies=copies)
 
     if kind == CLUSTER:
         return Cluster(hosts.split(","), linked)
@@ -77,7 +78,7 @@ def nodes_of(place: Place, lineage: Lineage, seconds: float = ANSWER_SECONDS) ->
         secret = None if place.sentinel_password is None else place.sentinel_password()
         sentinels = [Link(f"{scheme}://{_ported(host)}", password=secret) for host in hosts.split(",")]
         return Guarded(sentinels, master, partial(linked, base=base or "0"), lambda told: unfit(facts(told)))
-    return Link(place.url, seconds, password=password, lineage=lineage)
+    return Link(place.url, seconds, password=password, lineage=lineage, copies=copies)
 
 
 def _ported(host: str) -> str:

@@ -18,7 +18,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store.awake import Limit
 from gateway.store.reads import Reading
 from gateway.store.redis_keys import Names
-from gateway.store.redis_link import Call, Command, Cut, Gone, Rejected, Script, Silent, script
+from gateway.store.redis_link import Call, Command, Cut, Gone, Rejected, Script, Silent, Unconfirmed, script
 from gateway.store.redis_time import StoreTime
 from gateway.store.redis_together import Together, whole
 
@@ -42,10 +42,14 @@ _unpack = msgspec.msgpack.Decoder()
 
 
 class Judged(NamedTuple):
-    """Of each group the verdicts on its changes, and in order what was read of those that were refused."""
+    """Of each group the verdicts on its changes, and in order what was read of those that were refused.
+
+    `short`: what was done is had by too few replicas.
+    """
 
     groups: list[list[Any]]
     read: Iterator[list[Any]]
+    short: Unconfirmed | None = None
 
 
 class Site:
@@ -165,19 +169,19 @@ class Site:
         """Run commits of a number; return what each said, or why there is no word of it, as `surely` does."""
         sent = self.time.mark()
         replies = await self.surely(calls)
-        return [
-            reply
-            if isinstance(reply, Rejected | StoreUnavailable)
-            else self._heard(call, reply, sent, number)
-            for call, reply in zip(calls, replies, strict=True)
-        ]
+        return [self._heard(call, reply, sent, number) for call, reply in zip(calls, replies, strict=True)]
 
-    def _heard(self, call: Call, reply: Any, sent: int, number: int) -> Judged | StoreUnavailable:
+    def _heard(self, call: Call, reply: Any, sent: int, number: int) -> Judged | Rejected | StoreUnavailable:
+        short = reply if isinstance(reply, Unconfirmed) else None
+        if short is not None:
+            reply = short.reply
+        if isinstance(reply, Rejected | StoreUnavailable):
+            return reply
         answer, now, groups = unpack(reply[0])
         self.time.learn(sent, now, self.link.home(call.keys[0]))
         if answer != number:
             return StoreUnavailable("redis: the reply is another commit's")
-        return Judged(groups, iter(reply[1]))
+        return Judged(groups, iter(reply[1]), short)
 
     async def applied(self, calls: Sequence[Call]) -> int:
         """Run commits that nobody decides anew; return how many of their changes were applied."""
@@ -210,7 +214,7 @@ def fault_of(reply: object) -> StoreUnavailable | None:
 
 def _again(reply: object) -> bool:
     """Say whether what came is worth another try."""
-    return isinstance(reply, StoreUnavailable) and not isinstance(reply, Gone)
+    return isinstance(reply, StoreUnavailable) and not isinstance(reply, Gone | Unconfirmed)
 
 
 def unpack(reply: bytes) -> Any:

@@ -18,24 +18,38 @@ class Pair:
     """A primary and a replica of it."""
 
     def __init__(self) -> None:
-        self.primary = Redis("--repl-diskless-sync-delay", "0")
+        self.primary = Redis("--repl-diskless-sync", "no")
         try:
             self.replica = Redis("--replicaof", "127.0.0.1", str(self.primary.port))
         except BaseException:
             self.primary.remove()
             raise
-        while info(self.replica)["master_link_status"] != "up":
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait until the replica answers for what it has: some time after it says that it hears."""
+        while "state=online" not in _of(self.primary, "slave0"):
             pass
+        while _of(self.replica, "master_link_status") != "up":
+            pass
+        with socket.create_connection(("127.0.0.1", self.primary.port), timeout=SECONDS) as connection:
+            connection.sendall(b"SET pair 1\r\nWAIT 1 5000\r\n")
+            assert connection.makefile("rb").read(9) == b"+OK\r\n:1\r\n"
 
     def level(self) -> None:
         """Wait until the replica has all that the primary has."""
-        while info(self.replica)["slave_repl_offset"] != info(self.primary)["master_repl_offset"]:
+        while _of(self.replica, "slave_repl_offset") != _of(self.primary, "master_repl_offset"):
             pass
 
     def part(self) -> None:
         """Let nothing more come to the replica; it keeps what it has."""
         self.level()
         self.replica.say("REPLICAOF", "127.0.0.1", str(free_port()))
+
+    def join(self) -> None:
+        """Let the replica have what the primary has, and go on."""
+        self.replica.say("REPLICAOF", "127.0.0.1", str(self.primary.port))
+        self._wait()
 
     def fail_over(self) -> None:
         """Kill the primary and promote the replica."""
@@ -50,10 +64,5 @@ class Pair:
         self.replica.remove()
 
 
-def info(of: Redis) -> dict[str, str]:
-    """Return what a Redis says of its replication."""
-    with socket.create_connection(("127.0.0.1", of.port), timeout=SECONDS) as connection:
-        connection.sendall(b"INFO replication\r\n")
-        reply = connection.makefile("rb")
-        text = reply.read(int(reply.readline()[1:])).decode()
-    return dict(line.split(":", 1) for line in text.split("\r\n") if ":" in line)
+def _of(redis: Redis, name: str) -> str:
+    return redis.facts("replication").get(name, "")

@@ -174,6 +174,13 @@ def test_wrong_override_names_its_variable() -> None:
         ("store: {url: 'redis+sentinel://h/m/x'}", ["with the sentinels' hosts"]),
         ("store: {url: 'redis+other://h'}", ["unknown store scheme"]),
         ("store: {url: 'redis+sentinel://h/m', sentinel_password: hush}", ["store.sentinel_password"]),
+        ("store: {replicas: 1}", ["store.replicas: SQLite has none"]),
+        ("store: {url: 'redis://h', replicas: -1}", ["store.replicas"]),
+        (
+            "store: {url: 'redis+cluster://h', accept_loss: false}",
+            ["store.replicas: 0: when a replica takes over"],
+        ),
+        ("store: {url: 'rediss+sentinel://h/m'}", ["store.replicas: 0: when a replica takes over"]),
         ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
         ("blobs: {url: 'ftp://bucket'}", ["unknown blob scheme; known: file, s3, gs, az"]),
         ("blobs: {url: 's3://'}", ["must be s3://BUCKET or s3://BUCKET/PREFIX"]),
@@ -291,10 +298,15 @@ def test_every_integer_is_bounded() -> None:
 )
 def test_redis_urls_are_taken(url: str) -> None:
     """A Redis is named by host, port, number and user; its password comes by reference and is not shown."""
-    text = f'store: {{url: "{url}", password: "${{env:REDIS_PASSWORD}}"}}\n'
+    text = f'store: {{url: "{url}", password: "${{env:REDIS_PASSWORD}}", replicas: 1}}\n'
     found = settings(text, {"REDIS_PASSWORD": "hushhush"})
     place = found.store.place
-    assert (place.url, place.file) == (url, None)
+    assert (place.url, place.file, place.replicas) == (url, None, 1)
     assert place.password is not None
     assert place.password() == "hushhush"
     assert "hush" not in f"{place} {found}"
+
+
+def test_loss_may_be_accepted() -> None:
+    """Who says so may have a store that forgets what it confirmed when a replica takes over."""
+    assert settings("store: {url: 'redis+sentinel://h/m', accept_loss: true}").store.accept_loss

@@ -375,6 +375,34 @@ async def test_nothing_is_sent_unrecorded(tmp_path: Path) -> None:
         assert bench.counts("main") == (0, 0)
 
 
+class Unheard(Wrapped):
+    """A store that writes the first attempt down, and is not known to have."""
+
+    async def begin_attempt(self, claim: Any, attempt: Any) -> Any:
+        """Begin, and fail once."""
+        self.calls.append("begin_attempt")
+        begun = await self.engine.begin_attempt(claim, attempt)
+        if len(self.calls) == 1:
+            raise StoreUnavailable("too few replicas")
+        return begun
+
+
+async def test_unconfirmed_attempt_is_closed(tmp_path: Path) -> None:
+    """An attempt that may stand there unsent is closed as such: the job is made later, and paid for once."""
+    async with workbench(tmp_path, "main", store=Unheard) as bench:
+        job = await bench.submit("main")
+        claim = await bench.claim()
+        with pytest.raises(StoreUnavailable):
+            await bench.run(claim)
+        assert bench.counts("main") == (0, 0)
+        found = await bench.engine.get_job("acme", job.id, "ann")
+        assert found is not None
+        assert [attempt.open for attempt in found.job.attempts] == [False]
+        await bench.engine.give_back([claim])
+        ended = await bench.worked(job)
+        assert (ended.state, bench.counts("main")) == (JobState.SUCCEEDED, (1, 1))
+
+
 # -- leases and deadlines --------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.api.edge import MOST_PATH
 from gateway.api.exchange import KEY, OFFER
-from gateway.errors import CATALOGUE, Problem, StoreUnavailable
+from gateway.errors import CATALOGUE, Problem, StoreClosed, StoreUnavailable
 from gateway.ids import uuid7
 from tests.fakes.asgi import Open, scope_of
 from tests.fakes.jobs import NOON
@@ -212,6 +212,14 @@ async def test_fault_is_503_with_wait(site: Site) -> None:
     assert (answer.status, answer.json["code"]) == (503, "store_unavailable")
     assert answer.headers["retry-after"] == "1"
     assert [line["event"] for line in site.told] == ["request"]
+
+
+async def test_closed_tenant_is_503_for_longer(site: Site) -> None:
+    """A tenant that waits for its operator is told of as a store that is away, but to wait longer."""
+    site.jobs.raising = StoreClosed("closed")
+    answer = await site.post("/v1/jobs", {"prompt": "a"})
+    assert (answer.status, answer.json["code"]) == (503, "store_unavailable")
+    assert answer.headers["retry-after"] == "30"
 
 
 @pytest.mark.parametrize("code", sorted(CATALOGUE))
