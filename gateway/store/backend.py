@@ -290,6 +290,8 @@ class News(Struct, frozen=True, array_like=True):
     jobs: tuple[tuple[str, str], ...] = ()
     due: bool = False
     outbox: bool = False
+    batch: bool = False
+    """Of what is due, whether any is batch."""
 
 
 class Examined(Struct, frozen=True):

@@ -49,6 +49,7 @@ from gateway.store.moves import (
     SayMove,
     SubmitMove,
 )
+from gateway.store.places import Places
 from gateway.store.shelf_moves import (
     ChangeEndpointMove,
     DropUploadMove,
@@ -59,7 +60,7 @@ from gateway.store.shelf_moves import (
     RevokeKeyMove,
 )
 from policies import lifecycle, order
-from policies.model import Attempt, Deny, Job, Priority, ServiceKey, Upload, Usage
+from policies.model import Attempt, Deny, Job, ServiceKey, Upload, Usage
 from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Engine:
         self._committer = Committer(backend, chain, self._bell, mint, hears, patience)
         self._send = self._committer.send
         self._due = asyncio.Event()
-        self._owed = 0
+        self._places = Places(backend)
         self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
         self._reading: dict[tuple[str, str], tuple[int, asyncio.Future[Job | None]]] = {}
         backend.listen(self._heard, self._committer.turned)
@@ -198,24 +199,11 @@ class Engine:
         return shut
 
     async def claim(self, n: int, lease_ms: int) -> Sequence[Claim]:
-        """Lease due jobs, tenants in turn, of both lines as `order` shares places out.
-
-        What is owed to the second line is counted by each process for itself: so it is right for all.
-        """
-        kept = order.kept(self._owed, n)
-        late = await self._claim(kept, lease_ms, "batch")
-        claims = await self._claim(n - len(late), lease_ms, "interactive")
-        if len(late) == kept:  # there may be more, where the first line left room
-            late += await self._claim(n - len(claims) - len(late), lease_ms, "batch")
-        claims += late
-        self._owed = order.owed(self._owed, len(claims), len(late), n)
+        """Lease due jobs, tenants in turn, interactive ones first."""
+        claims = await self._places.claim(n, lease_ms)
         if claims:
             self._crash("claimed")
         return claims
-
-    async def _claim(self, n: int, lease_ms: int, priority: Priority) -> list[Claim]:
-        now = self.backend.clock()
-        return await self.backend.claim(n, now, now + lease_ms, priority) if n else []
 
     async def renew(self, claims: Sequence[Claim], lease_ms: int) -> frozenset[str]:
         """Extend leases; return the ids of jobs whose lease was lost."""

@@ -96,7 +96,13 @@ class RedisBackend:
 
     def listen(self, told: Callable[[News | None], None], turned: Callable[[], None]) -> None:
         """Tell of what other processes do; None where news may have been missed."""
-        self._ears.append(Ear(self._site, told))
+
+        def heard(news: News | None) -> None:
+            if news is None or news.batch:
+                self._queue.stir()
+            told(news)
+
+        self._ears.append(Ear(self._site, heard))
         self._lineage.watch(turned)
 
     def strange(self) -> Strange | None:
@@ -178,8 +184,10 @@ class RedisBackend:
         return outcomes
 
     def _ended(self, change: Change) -> None:
-        """Forget leases that a change has used up."""
+        """Forget leases that a change has used up; look again where it put batch."""
         for put in change.puts:
+            if put.job.priority == "batch":
+                self._queue.stir()
             if put.due == "drop" and put.fence is not None:
                 self._queue.lose(change.tenant, put.job.id, put.fence)
         for told in change.deliveries:

@@ -312,10 +312,10 @@ class Packer:
 
     def _news(self, change: Change) -> str:
         jobs = tuple((put.job.subject, put.job.id) for put in change.puts)
-        due = any(put.expect == 0 for put in change.puts)
+        lines = {put.job.priority for put in change.puts if put.expect == 0}
         if not jobs and not change.deliveries:
             return ""
-        return _text(News(change.tenant, jobs, due, bool(change.deliveries)))
+        return _text(News(change.tenant, jobs, bool(lines), bool(change.deliveries), "batch" in lines))
 
 
 def _bound(ledger: Sequence[LedgerRow]) -> None:

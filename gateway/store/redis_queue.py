@@ -8,6 +8,8 @@ holds it takes back when it ends. A process that dies keeps its leases until the
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
@@ -29,6 +31,8 @@ TICKS: Final = 4096
 """Turns of one millisecond that are told apart; as many as a sorted set's score has room for."""
 LEASES: Final = 500
 """Leases of one script."""
+QUIET_SECONDS: Final = 1.0
+"""How long the batch line is taken to be as it was seen, where nobody says otherwise."""
 Lease = tuple[str, str, int, Priority]
 """Tenant, job, fence, and the line it stands in."""
 Verb = Literal["renew", "release", "reclaim"]
@@ -40,13 +44,25 @@ class Queue:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._served = 0
+        self._stirs = 0
+        self._quiet = 0.0, 0.0
         self.held: dict[tuple[str, str], Lease] = {}
+
+    def stir(self) -> None:
+        """Look at the batch line anew: something may have come into it.
+
+        Most of the time nothing is there, and to look would cost each claim as much as the first line does.
+        """
+        self._stirs += 1
+        self._quiet = 0.0, 0.0
 
     async def claim(self, n: int, now: int, until: int, priority: Priority) -> list[Claim]:
         """Lease up to `n` due jobs of a line until `until`, tenants in turn.
 
         A shard that fails is left out; raises where nothing is leased for that reason.
         """
+        if priority == "batch" and now < self._batch_due():
+            return []
         claims: list[Claim] = []
         out: dict[int, StoreUnavailable] = {}
         while len(claims) < n:
@@ -64,14 +80,25 @@ class Queue:
 
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
+        batch = self._batch_due()
+        lines = PRIORITIES if batch == 0 else PRIORITIES[:1]
+        stirs, shards = self._stirs, self._site.names.shards
         heads = await self._site.survey(
-            [
-                ("ZRANGE", shard.turns(priority), 0, 0, "WITHSCORES")
-                for shard in self._site.names.shards
-                for priority in PRIORITIES
-            ]
+            [("ZRANGE", shard.turns(priority), 0, 0, "WITHSCORES") for priority in lines for shard in shards]
         )
-        return min((int(float(head[1])) for head in heads if head), default=None)
+        firsts = [
+            min((float(head[1]) for head in some if head), default=math.inf)
+            for some in (heads[: len(shards)], heads[len(shards) :])
+        ]
+        if len(lines) > 1 and stirs == self._stirs:
+            self._quiet = firsts[1], asyncio.get_running_loop().time() + QUIET_SECONDS
+        due = min(firsts[0], batch or firsts[1])
+        return None if due == math.inf else int(due)
+
+    def _batch_due(self) -> float:
+        """Return when the first of batch is due, as was seen a moment ago; 0 where that is not known."""
+        due, until = self._quiet
+        return due if asyncio.get_running_loop().time() < until else 0.0
 
     async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
         """Extend leases; an open attempt's longer lease is never shortened."""
@@ -83,6 +110,7 @@ class Queue:
     async def release(self, claims: Iterable[Claim], due: int) -> None:
         """Make leased jobs due. Lost leases are passed over."""
         leases = [_lease(claim) for claim in claims]
+        self.stir()
         await self._change("release", leases, due)
         for lease in leases:
             self.lose(*lease[:3])
@@ -202,7 +230,8 @@ class Queue:
         for lease in leases:
             by_shard[shard_of(lease[0])].append(lease)
         site, calls = self._site, []
-        news = "" if verb == "renew" else told_to_others(site.me, News(due=True))
+        late = any(priority == "batch" for *_job, priority in leases)
+        news = "" if verb == "renew" else told_to_others(site.me, News(due=True, batch=late))
         for at, some in by_shard.items():
             shard, sheet = site.names.shards[at], Sheet()
             rows = [

@@ -121,3 +121,31 @@ async def test_look_costs_the_same() -> None:
         costs.append(link.sent - before)
     await many.close()
     assert costs[0] == costs[1] <= 2 * len(PRIORITIES) * SHARDS + 2
+
+
+async def test_empty_line_is_not_looked_at(many: Processes) -> None:
+    """Where nothing of batch was seen, claims look at the first line alone until something comes."""
+    link = Counting(server().url)
+    api, worker = await many.process(), await many.process(link=link)
+    await worker.work_due(0.0)
+    before = link.sent
+    assert await worker.claim(64, LEASE_MS) == []
+    assert SHARDS <= link.sent - before < 2 * SHARDS
+    waiting = asyncio.create_task(worker.work_due(60.0))
+    await asyncio.sleep(0)
+    job = await put(api, many.job(priority="batch"))
+    await asyncio.wait_for(waiting, 5)
+    (claim,) = await worker.claim(64, LEASE_MS)
+    assert claim.job.id == job.id
+
+
+async def test_own_batch_is_seen_at_once(many: Processes) -> None:
+    """A process that submits batch, or gives it back, finds it though it had seen none a moment before."""
+    engine = await many.process()
+    assert await engine.backend.next_due() is None
+    await put(engine, many.job(priority="batch"))
+    claims = await engine.claim(9, LEASE_MS)
+    assert await engine.backend.next_due() is not None
+    assert await engine.claim(9, LEASE_MS) == []
+    await engine.give_back(claims)
+    assert len(await engine.claim(9, LEASE_MS)) == 1
