@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -174,6 +175,13 @@ class _Offer:
         cycle.on_response()
 
 
+def open_files() -> None:
+    """Let this process open as many files as it may at all: each client that waits is one."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems count to fewer than they say
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run(main: Coroutine[Any, Any, _T]) -> _T:
     """Run a program on the loop this project is measured on."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -197,6 +205,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def serve(house: House, listener: socket.socket, ready: Callable[[], Awaitable[None]]) -> None:
     """Serve until a signal, then drain and close. `ready` is called once requests are answered."""
+    open_files()
     server = server_of(house.api, house.settings.server.grace_seconds)
     stop = _signals()
     await house.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.api.edge import Edge
-from gateway.serve import bind, server_of
+from gateway.serve import bind, open_files, server_of
 from tests.journeys.visitor import Line
 
 ASKING = b"GET / HTTP/1.1\r\nHost: x\r\n"
@@ -114,3 +115,14 @@ def test_server_believes_nobody() -> None:
     assert (config.proxy_headers, config.server_header, config.access_log) == (False, False, False)
     assert (config.ws, config.lifespan, config.timeout_graceful_shutdown) == ("none", "off", 7)
     assert issubclass(cast("Any", config.http).func, HttpToolsProtocol)
+
+
+def test_server_opens_all_it_may() -> None:
+    """A process may have as many connections as the machine grants it, not as many as it began with."""
+    began = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (began[0] - 1, began[1]))
+        open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (began[1], began[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, began)
