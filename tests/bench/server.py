@@ -62,9 +62,9 @@ async def main(port: int, data: Path, upstream: str = "-", store: str | None = N
     bundle = read_bundle(None, entries, KINDS)
     assert isinstance(bundle, Bundle)
     files = PolicyFiles(None, entries, KINDS, boundless(bundle))
-    with (data / "server.log").open("wb", buffering=0) as log:
+    with (data / f"server-{port}.log").open("wb", buffering=0) as log:
         telemetry = Telemetry(log, lambda: time.time_ns() // 1_000_000).open()
-        house = House(settings, _Fixed(files), telemetry, Choices(dev=True))
+        house = House(settings, _Fixed(files), telemetry, Choices(dev=True, role="api" if store else "all"))
 
         async def ready() -> None:
             sys.stdout.write(f"ready {os.getpid()}\n")
