@@ -41,8 +41,7 @@ demo: $(READY)  ## See it work in half a minute: pictures, rules, money, kill -9
 	@$(BIN)/safelight demo
 
 bench: $(READY)  ## Measure, as ratios to bare Litestar within one run
-	@$(BIN)/python -m tests.bench
-	@$(BIN)/python -m tests.bench.waiters
+	@$(BIN)/python -m tests.bench; ratios=$$?; $(BIN)/python -m tests.bench.waiters && exit $$ratios
 
 chaos: $(READY)  ## Break it in every way, on both stores, and count what is lost
 	@$(BIN)/python -m tests.chaos
