@@ -124,7 +124,7 @@ def test_state_machine_finds_nothing(kind: str) -> None:
     search(kind)
 
 
-@pytest.mark.parametrize("kind", sorted(OPENERS))
+@pytest.mark.parametrize("kind", ["redis", "sqlite"])
 @pytest.mark.parametrize("fault", [FencesNobody, ForgetsKeys, RefundsTwice])
 def test_state_machine_finds_faults(kind: str, fault: Wrap) -> None:
     """A store whose leases fence nobody, that forgets keys, or refunds twice is found out."""
