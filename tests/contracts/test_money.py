@@ -21,7 +21,7 @@ from tests.contracts.histories import (
 from tests.contracts.rig import OPENERS, Rig, Wrap
 
 HISTORIES = 2000
-SLOWER = {"redis": 4, "cluster": 20}
+SLOWER = {"redis": 16, "cluster": 32}
 """By how much fewer histories are told where each step goes over a network, or little is new."""
 STEPS = 40
 
