@@ -2,8 +2,9 @@
 
 The same engine as over SQLite: here is only what it needs of a data base. Money moves by one script
 (`scripts/commit.lua`), which compares and writes and holds no rule; everything of a tenant lies in one
-shard (`redis_keys.py`). A commit is good for two seconds: until then a lost reply is asked for again
-with the same bytes and number, after that it is dead, and its number tells what became of it.
+shard (`redis_keys.py`). A commit is good for a shorter time than its caller waits: until then a lost reply
+is asked for again with the same bytes and number, after that it is dead, and its number tells what became
+of it.
 """
 
 from __future__ import annotations

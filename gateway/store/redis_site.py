@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from gateway.store.redis_nodes import Nodes
     from gateway.store.redis_pack import Sheet
 
-ALIVE_SECONDS: Final = 2.0
-"""How late a script may be: as in the scripts."""
+ALIVE_SECONDS: Final = 1.8
+"""How late a commit may be, as in its script: less than a caller waits, who is told that nothing was done."""
 PATIENCE_SECONDS: Final = 1.9
 """How long a caller waits for Redis, whatever happens: then they hear that the store is not there."""
 AGAIN_SECONDS: Final = 0.01

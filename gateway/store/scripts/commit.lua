@@ -21,7 +21,7 @@
 
 local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
 local me, number, stamp, channel, types, groups = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
-local LATE, EARLY, RESERVED, FORGET, MANY = 2000, 50, 100, 3600000, 40
+local LATE, EARLY, RESERVED, FORGET, MANY = 1800, 50, 100, 3600000, 40
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

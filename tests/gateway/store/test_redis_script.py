@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Call, Link, Rejected, Script, script
 from gateway.store.redis_pack import Known, Packer
 from gateway.store.redis_reads import numbered
+from gateway.store.redis_site import ALIVE_SECONDS, PATIENCE_SECONDS
 from tests.contracts.beside import hooked, upload
 from tests.contracts.rig import NOVEMBER, SAID, Rig, attempt, counting, ending, put, submit, take
 from tests.fakes.redis import server
@@ -180,7 +182,7 @@ async def test_number_answers_for_itself(bench: Bench) -> None:
     assert await bench.stored() == after
 
 
-@pytest.mark.parametrize(("late", "letter"), [(1900, "a"), (2100, "c"), (-40, "a"), (-500, "c")])
+@pytest.mark.parametrize(("late", "letter"), [(1700, "a"), (2100, "c"), (-40, "a"), (-500, "c")])
 async def test_late_commits_are_dead(bench: Bench, late: int, letter: str) -> None:
     """A commit decided more than two seconds ago, or in a time that has not come, is not made."""
     before = await bench.stored()
@@ -252,3 +254,9 @@ async def test_silent_processes_are_forgotten(bench: Bench) -> None:
     assert outcomes == [Applied()]
     assert server().say("HLEN", doc) in (b":4", b":5")
     assert server().say("HEXISTS", doc, "op:young") == b":1"
+
+
+def test_caller_outwaits_its_commit() -> None:
+    """Who is told that nothing was done is told so after the script would have refused to do it."""
+    (late,) = re.findall(r"LATE[^=]*= (\d+)", script("commit").text)
+    assert int(late) / 1000 == ALIVE_SECONDS < PATIENCE_SECONDS
