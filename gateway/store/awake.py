@@ -24,6 +24,7 @@ class Limit:
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._timeout = asyncio.timeout(None)
+        self._over = False
         self.until = 0.0
 
     async def __aenter__(self) -> Self:
@@ -39,8 +40,8 @@ class Limit:
 
     @property
     def left(self) -> bool:
-        """Whether there is time."""
-        return self._loop.time() < self.until or self._asleep()
+        """Whether there is time. Once there is none there never is: the block may have missed its end."""
+        return not self._over and (self._loop.time() < self.until or self._asleep())
 
     def _wait(self) -> None:
         self.until = self._loop.time() + self._seconds
@@ -54,4 +55,5 @@ class Limit:
         if self._asleep():
             self._wait()
         else:
+            self._over = True
             self._timeout.reschedule(self._loop.time())

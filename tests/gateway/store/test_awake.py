@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -68,6 +69,22 @@ def test_sleeper_gets_its_time_again() -> None:
     with pytest.raises(TimeoutError):
         on(wait)
     assert 4 < waits[0] <= 5
+
+
+def test_missed_end_stays_the_end() -> None:
+    """Who swallows the end of their time sees that there is none left, however late they look."""
+    left: list[bool] = []
+
+    async def wait(loop: Clocked) -> None:
+        async with Limit(5) as limit:
+            loop.ahead += 5
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            loop.ahead += 60
+            left.append(limit.left)
+
+    on(wait)
+    assert left == [False]
 
 
 def test_limit_leaves_no_trace() -> None:
