@@ -232,7 +232,7 @@ class Client:
             async with self._http.request(method, url, json=wish, headers=headers, timeout=timeout) as answer:
                 data = await answer.read()
                 wait = float(answer.headers.get("retry-after", PAUSE))
-                body = msgspec.json.decode(data) if data else None
+                body = _body(data)
                 return Told(answer.status, body, min(wait, 1.0), gate.name)
         except aiohttp.ClientConnectorError:
             return None
@@ -259,6 +259,14 @@ def _end(job: dict[str, Any]) -> dict[str, Any]:
         "over": int(over.timestamp() * 1000),
         "charged": job["cost"]["charged"],
     }
+
+
+def _body(data: bytes) -> Any:
+    """Return what an answer says; one that is no JSON is a surprise to whoever looks into it."""
+    try:
+        return msgspec.json.decode(data) if data else None
+    except msgspec.DecodeError:
+        return {"code": repr(data)}
 
 
 def _limit(told: Told | None) -> str:

@@ -41,8 +41,6 @@ MISSES: Final = 25
 """Lives in a row without the fault they were for, after which a process is left in peace."""
 DRAINING: Final = 0.3
 """The share of deaths at any moment that come while the process is stopping."""
-PAUSES: Final = (3.5, 9.0)
-"""Seconds: past a lease always, past that of an open call sometimes."""
 UP_SECONDS: Final = 120.0
 LAST: Final = 16
 """Orders after the last fault."""
@@ -63,6 +61,7 @@ class Run:
         self._client = Client(stage, http, book)
         self._source = orders(profile.mix)
         self._active: set[asyncio.Task[None]] = set()
+        self._mistakes: list[BaseException] = []
         self._ordered = 0
         self._faults = sum(wanted(profile).values())
         self._begun = 0
@@ -106,6 +105,8 @@ class Run:
             task.cancel()
         if late:
             await asyncio.wait(late)
+        for mistake in self._mistakes:
+            raise mistake
         await self._look()
         await self._told()
         await self._all_down()
@@ -119,10 +120,10 @@ class Run:
         task.add_done_callback(self._over)
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        """Forget a client that is done; a mistake of ours ends the run."""
+        """Forget a client that is done, but not a mistake of ours."""
         self._active.discard(task)
-        if not task.cancelled():
-            task.result()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._mistakes.append(error)
 
     async def _feed(self) -> None:
         """Keep so many clients busy, fewer once there are jobs enough."""
@@ -240,7 +241,9 @@ class Run:
     async def _pause(self, life: Life, dice: random.Random) -> None:
         """Hold a process past its lease, see what others do with its work, and let it go on; then stop it."""
         life.signal(signal.SIGSTOP)
-        seen = await asyncio.gather(asyncio.sleep(dice.uniform(*PAUSES)), self._stage.under_way())
+        seen = await asyncio.gather(
+            asyncio.sleep(dice.uniform(*self._profile.pause)), self._stage.under_way()
+        )
         self.exposed |= seen[1]
         life.signal(signal.SIGCONT)
         mark(self._stage.folder / "marks", f"{life.role}: {PAUSE}", life.name)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tests.chaos.stage import FAKES, TENANTS, TIGHT
-from tests.chaos.troubles import trouble
+from tests.chaos.troubles import busy, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +28,14 @@ TOGETHER: Final = 6
 
 
 class Mix(Struct, frozen=True):
-    """What orders are made from. `trouble` is the share of orders with a fault of their upstream."""
+    """What orders are made from. `trouble` is the share of orders with a fault of their upstream.
+
+    `busy`: the only fault is that it has no time now.
+    """
 
     seed: int
     trouble: float = 0.0
+    busy: bool = False
 
 
 class Order(Struct, frozen=True):
@@ -73,7 +77,8 @@ def orders(mix: Mix) -> Iterator[Order]:
         n += 1
         order = _wide(dice, n)
         if dice.random() < mix.trouble:
-            order = replace(order, trouble=trouble(dice, order.model, order.prompt))
+            way = busy(order.prompt) if mix.busy else trouble(dice, order.model, order.prompt)
+            order = replace(order, trouble=way)
         yield _tight(order) if n % EACH_TIGHT == 0 else order
 
 

@@ -39,8 +39,9 @@ class Profile(Struct, frozen=True):
     """How much of it, and where.
 
     `hits` are deaths at each point of a role, `moments` and `pauses` of each role at any moment, `store`
-    faults of the store of each kind, `trouble` the share of orders whose upstream misbehaves. A fault waits
-    for its share of the jobs, but not longer than `longest_peace` seconds.
+    faults of the store of each kind, `trouble` the share of orders whose upstream misbehaves (`busy`: has
+    no time). A fault waits for its share of the jobs, but not longer than `longest_peace` seconds. A `pause`
+    is so many seconds: past a lease always, past that of an open call sometimes.
     """
 
     jobs: int = 200
@@ -50,6 +51,8 @@ class Profile(Struct, frozen=True):
     store: int = 0
     points: tuple[str, ...] = POINTS
     trouble: float = 0.0
+    busy: bool = False
+    pause: tuple[float, float] = (3.5, 9.0)
     clients: int = 48
     seed: int = SEED
     longest_peace: float = 10.0
@@ -60,7 +63,7 @@ class Profile(Struct, frozen=True):
     @property
     def mix(self) -> Mix:
         """What its orders are made from."""
-        return Mix(self.seed, self.trouble)
+        return Mix(self.seed, self.trouble, self.busy)
 
 
 def points_of(profile: Profile, role: Role) -> list[str]:
@@ -104,7 +107,7 @@ def wanted(profile: Profile) -> dict[str, int]:
 
 def expected(profile: Profile) -> dict[str, int]:
     """Return how often each fault has to be seen at least: those of upstreams are counted by their logs."""
-    return wanted(profile) | dict.fromkeys(KINDS if profile.trouble else (), 1)
+    return wanted(profile) | dict.fromkeys(KINDS if profile.trouble and not profile.busy else (), 1)
 
 
 def pressed(profile: Profile) -> tuple[str, ...]:

@@ -40,6 +40,17 @@ def _short(points: tuple[str, ...], **more: object) -> Profile:
     return Profile(points=points, **fields)  # type: ignore[arg-type]
 
 
+WAITING: Final = _short(
+    (),
+    jobs=100,
+    moments=0,
+    pauses=4,
+    pause=(3.6, 6.0),
+    trouble=1.0,
+    busy=True,
+    setup=replace(REDIS, delay=4.0, concurrency=16),
+)
+"""Jobs that wait for a second call while their worker is paused, and others make them meanwhile."""
 PLANTS: Final = (
     Planted("blind", _short(("upstream_sent", "upstream_answered")), "no upstream was paid twice"),
     Planted("early", _short(("held", "job_stored")), "every 202 came to an end"),
@@ -47,11 +58,7 @@ PLANTS: Final = (
     Planted("unheld", _short(("held",), setup=REDIS), "every 202 came to an end"),
     Planted("resent", _short(("held",), setup=REDIS), "nothing was charged twice"),
     Planted("twice", _short(("recorded",), setup=REDIS), "doctor finds no difference"),
-    Planted(
-        "fenceless",
-        _short((), jobs=120, pauses=6, trouble=1.0, setup=replace(REDIS, delay=3.0, concurrency=16)),
-        "no upstream was paid twice",
-    ),
+    Planted("fenceless", WAITING, "no upstream was paid twice"),
 )
 
 

@@ -65,6 +65,11 @@ def trouble(dice: random.Random, upstream: str, prompt: str) -> Behavior:
     return Behavior(do, on=on, match=match, status=status or 500, size=TOO_LARGE, count=left)
 
 
+def busy(prompt: str) -> Behavior:
+    """Return that an upstream has no time for an order when it is asked first."""
+    return Behavior("status", match=prompt.partition(":")[0], status=429)
+
+
 def kind_of(call: Call) -> str | None:
     """Return what went wrong with a call by the upstream's doing; None where nothing did."""
     word, _, status = call.outcome.partition("_")
