@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from policies.model import Priority
 
 SHARDS: Final = 64
+ROOMS: Final = 4096
+"""Tenants whose keys are kept at hand."""
 
 
 @lru_cache(maxsize=4096)
@@ -24,6 +26,7 @@ def shard_of(name: str) -> int:
     return crc32(name.encode()) % SHARDS
 
 
+@lru_cache(maxsize=4096)
 def digest(*parts: str) -> str:
     """Return hex SHA-256 over parts, a zero byte between two."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -52,13 +55,12 @@ class Shard:
     they are due, as the tenants' queues have them.
     """
 
-    __slots__ = ("at",)
-
     def __init__(self, prefix: str, number: int) -> None:
         self.at = f"{prefix}{{s{number}}}:"
 
     def __getattr__(self, name: str) -> str:
-        return self.at + name
+        made = self.__dict__[name] = self.at + name
+        return made
 
     def turns(self, priority: Priority) -> str:
         """Return the key of the turns of a line."""
@@ -78,8 +80,6 @@ class Room:
     for good). Of batch jobs it is `bwait` and `bdue`.
     """
 
-    __slots__ = ("_at", "_tail", "shard", "tenant")
-
     def __init__(self, prefix: str, tenant: str) -> None:
         self.tenant = tenant
         self.shard = shard_of(tenant)
@@ -87,7 +87,8 @@ class Room:
         self._tail = f":{tenant}"
 
     def __getattr__(self, name: str) -> str:
-        return self._at + name + self._tail
+        made = self.__dict__[name] = self._at + name + self._tail
+        return made
 
     def queue(self, priority: Priority) -> str:
         """Return the key of the jobs of a line, by when they are due."""
@@ -136,10 +137,16 @@ class Names:
         self.schema = f"{prefix}schema"
         self.roll = f"{prefix}roll{{{self.schema}}}"  # in the slot of the other
         self.shards = tuple(Shard(prefix, number) for number in range(SHARDS))
+        self._rooms: dict[str, Room] = {}
 
     def room(self, tenant: str) -> Room:
-        """Return the keys of a tenant."""
-        return Room(self.prefix, tenant)
+        """Return the keys of a tenant. Those of many are kept, since they are wanted again."""
+        room = self._rooms.get(tenant)
+        if room is None:
+            if len(self._rooms) >= ROOMS:
+                self._rooms.clear()
+            room = self._rooms[tenant] = Room(self.prefix, tenant)
+        return room
 
     def shard(self, tenant: str) -> Shard:
         """Return the shard's keys of a tenant."""

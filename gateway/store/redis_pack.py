@@ -73,21 +73,32 @@ class Writes:
     def __init__(self, sheet: Sheet) -> None:
         self._sheet = sheet
         self.first: list[Write] = []
-        self._many: dict[tuple[str, int, str], list[Any]] = {}
-        self._gone: dict[tuple[str, int], list[Any]] = {}
+        self._many: dict[tuple[int, str], Write] = {}
+        self._gone: dict[int, Write] = {}
         self._last: list[Write] = []
 
     def hset(self, key: str, *pairs: str | int) -> None:
         """Set fields of a hash."""
-        self._many.setdefault(("HSET", self._sheet(key, "hash"), ""), []).extend(pairs)
+        at = self._sheet(key, "hash")
+        made = self._many.get((at, ""))
+        if made is None:
+            self._many[at, ""] = ["HSET", at, *pairs]
+        else:
+            made += pairs
 
     def sadd(self, key: str, member: str) -> None:
         """Add to a set."""
-        self._many.setdefault(("SADD", self._sheet(key, "set"), ""), []).append(member)
+        at = self._sheet(key, "set")
+        self._many.setdefault((at, ""), ["SADD", at]).append(member)
 
     def zadd(self, key: str, score: int, member: str, how: str = "") -> None:
         """Give a member of a sorted set its score. `how`: XX only one that is there, LT only downwards."""
-        self._many.setdefault(("ZADD", self._sheet(key, "zset"), how), []).extend((score, member))
+        at = self._sheet(key, "zset")
+        made = self._many.get((at, how))
+        if made is None:
+            self._many[at, how] = ["ZADD", at, how, score, member] if how else ["ZADD", at, score, member]
+        else:
+            made += (score, member)
 
     def xadd(self, key: str, version: int, *pairs: str | int) -> None:
         """Add the entry of a version to a stream."""
@@ -95,29 +106,30 @@ class Writes:
 
     def hdel(self, key: str, field: str) -> None:
         """Remove a field."""
-        self._gone.setdefault(("HDEL", self._sheet(key, "hash")), []).append(field)
+        at = self._sheet(key, "hash")
+        self._gone.setdefault(at, ["HDEL", at]).append(field)
 
     def zrem(self, key: str, member: str) -> None:
         """Remove a member of a sorted set."""
-        self._gone.setdefault(("ZREM", self._sheet(key, "zset")), []).append(member)
+        at = self._sheet(key, "zset")
+        self._gone.setdefault(at, ["ZREM", at]).append(member)
 
     def delete(self, key: str, kind: str) -> None:
         """Remove a key, last of all."""
         self._last.append(["DEL", self._sheet(key, kind)])
 
     def all(self) -> list[Write]:
-        """Return the commands in their order."""
-        many = [
-            [verb, key, *([how] if how else []), *part]
-            for (verb, key, how), values in self._many.items()
-            for part in _parts(values)
-        ]
-        gone = [[verb, key, *part] for (verb, key), values in self._gone.items() for part in _parts(values)]
-        return [*self.first, *many, *gone, *self._last]
+        """Return the commands in their order, none with more than `MOST` values."""
+        made: list[Write] = []
+        for (_at, how), write in self._many.items():
+            made += _parts(write, 3 if how else 2) if len(write) > MOST else (write,)
+        for write in self._gone.values():
+            made += _parts(write, 2) if len(write) > MOST else (write,)
+        return [*self.first, *made, *self._last]
 
 
-def _parts(values: list[Any]) -> Iterator[list[Any]]:
-    return (values[at : at + MOST] for at in range(0, len(values), MOST))
+def _parts(write: Write, head: int) -> Iterator[Write]:
+    return ([*write[:head], *write[at : at + MOST]] for at in range(head, len(write), MOST))
 
 
 class Packer:

@@ -54,7 +54,7 @@ local function figure(key, field)
 end
 
 local function above(key, version)
-  return #redis.call('XRANGE', key, string.format('%.0f-0', version), '+', 'COUNT', 1) == 0
+  return #redis.call('XREVRANGE', key, '+', string.format('%.0f-0', version), 'COUNT', 1) == 0
 end
 
 -- What a change expects: {kind, key, ...}. Returns whether it is so.

@@ -37,7 +37,7 @@ from tests.contracts.beside import hooked, upload
 from tests.contracts.rig import NOVEMBER, SAID, Rig, attempt, counting, ending, put, submit, take
 from tests.fakes.redis import server
 
-READS = {"HGET", "HMGET", "HEXISTS", "HLEN", "ZSCORE", "XRANGE", "TYPE", "TIME"}
+READS = {"HGET", "HMGET", "HEXISTS", "HLEN", "ZSCORE", "XREVRANGE", "TYPE", "TIME"}
 PROBE = """
 local trace, planted = {}, tonumber(ARGV[3])
 local function probe(...)
