@@ -103,10 +103,11 @@ class Bench:
         (reply,) = await self.link.run([Call(made, list(packer.sheet.keys), (*packed, planted))])
         return reply if isinstance(reply, Rejected) else msgspec.msgpack.decode(reply[0])
 
-    async def stored(self) -> tuple[Examined, Any]:
-        """Return all that is stored of the tenant."""
-        want = Want("acme", deliveries={"x"}, endpoints=True)
-        return await self.catch.backend.examine("acme"), await self.catch.backend.load([want])
+    async def stored(self) -> tuple[Examined, Any, Any]:
+        """Return all that is stored of the tenant, its streams also beyond what its version tells."""
+        want, room = Want("acme", deliveries={"x"}, endpoints=True), self.names.room("acme")
+        streams = await self.link.ask([("XRANGE", key, "-", "+") for key in (room.led, room.aud)])
+        return await self.catch.backend.examine("acme"), await self.catch.backend.load([want]), streams
 
 
 @pytest.fixture
