@@ -130,7 +130,7 @@ class Commits:
         lost: list[Part] = []
         for some, judged in zip(together, await self._site.judged(calls, number), strict=True):
             if isinstance(judged, Rejected):
-                outcomes |= await self._apart(batch, some, judged)
+                outcomes |= await self._apart(batch, some, number, judged)
             elif isinstance(judged, StoreUnavailable):
                 outcomes |= _failed(some, judged)
                 lost += [] if self._copies or isinstance(judged, Silent | Gone) else some
@@ -168,13 +168,14 @@ class Commits:
         return Refused(there, frozenset(() if barred else lost), barred)
 
     async def _ask(self, batch: Batch, parts: Sequence[Part], number: int) -> dict[int, Outcome]:
-        """Return what was applied of a number that is dead by now; of the rest nothing was written.
-
-        Where that cannot be told either, it is not known.
-        """
+        """Return what was applied of a number that is dead by now; of the rest nothing was written."""
         late = (batch.mark - self._site.time.mark()) / 1_000_000 + ALIVE_SECONDS
         if late > 0:
             await asyncio.sleep(late + AGAIN_SECONDS)
+        return await self._written(batch, parts, number)
+
+    async def _written(self, batch: Batch, parts: Sequence[Part], number: int) -> dict[int, Outcome]:
+        """Return what tenants' documents say was applied of a number. What they cannot tell is not there."""
         field, room = f"op:{self._site.me}", self._site.names.room
         kept = await self._site.reach(
             [("HGET", room(batch.changes[part[0]].tenant).t, field) for part in parts]
@@ -188,15 +189,21 @@ class Commits:
             outcomes |= {at: Applied() for at, letter in zip(part, letters, strict=True) if letter == "a"}
         return outcomes
 
-    async def _apart(self, batch: Batch, parts: Sequence[Part], why: Rejected) -> dict[int, Outcome]:
+    async def _apart(
+        self, batch: Batch, parts: Sequence[Part], number: int, why: Rejected
+    ) -> dict[int, Outcome]:
         """Let one tenant's trouble be its own: send the parts of a script that failed one by one.
 
-        What is no trouble of a tenant's is everybody's, and is not asked again.
+        But for what it wrote before it failed. What is no trouble of a tenant's is everybody's, and is not
+        asked again.
         """
         if len(parts) == 1 or why.code != "ERR":
             return _failed(parts, why.fault())
-        outcomes: dict[int, Outcome] = {}
-        for part in parts:
+        outcomes = await self._written(batch, parts, number)
+        rest = [left for part in parts if (left := [at for at in part if at not in outcomes])]
+        if self._copies:  # what was written is confirmed by nobody
+            outcomes = dict.fromkeys(outcomes, Failed(why.fault()))
+        for part in rest:
             outcomes |= await self._settle(batch, [part])
         return outcomes
 

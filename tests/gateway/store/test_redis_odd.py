@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from hashlib import sha1
 from typing import Any
 
 import pytest
 
+from gateway import doctor
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import UNREADABLE_MS
-from gateway.store.contract import JobFilter, Submitted
+from gateway.store.contract import Begun, Claim, JobFilter, Recorded, Submitted
 from gateway.store.engine import LEASE_MS, Engine
 from gateway.store.redis import SCANNED
 from gateway.store.redis_keys import Names, shard_of
+from gateway.store.redis_link import Call, Link, Rejected, Script
 from policies.model import JobState
 from tests.contracts.beside import hooked, lease, trials
-from tests.contracts.rig import put, rounds, submit, take
+from tests.contracts.rig import SAID, attempt, ending, put, rounds, submit, take
 from tests.fakes.redis import server
 from tests.gateway.store.processes import Counting, Processes
 
@@ -53,6 +56,51 @@ async def test_mistyped_tenant_fails_alone(many: Processes, name: str) -> None:
     assert link.sent == sent + 1
     server().say("DEL", getattr(kept, name))
     assert isinstance(await submit(store, many.job(bad)), Submitted)
+
+
+class Breaking(Link):
+    """Connections whose commits of several tenants fail after so many of them."""
+
+    at = 2
+    broke = 0
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run scripts, those of commits as they would be with a fault in them."""
+        mark = "for g, group in ipairs(groups) do\n"
+        fault = f"if g == {self.at} then error('planted') end\n"
+        broken = []
+        for call in calls:
+            text = call.script.text.replace(mark, mark + fault, 1)
+            broken.append(call._replace(script=Script(text, sha1(text.encode()).hexdigest())))
+        replies = await super().run(broken)
+        self.broke += sum(isinstance(reply, Rejected) for reply in replies)
+        return replies
+
+
+@pytest.mark.parametrize("at", [2, 3])
+async def test_fault_in_script_fails_nobody(many: Processes, at: int) -> None:
+    """A script that fails after some tenants were written is made up tenant by tenant, and none twice."""
+    link = Breaking(many.url)
+    link.at = at
+    store = await many.process(link=link)
+    tenants = ("a", "b", "c", "d")
+    claims = []
+    for tenant in tenants:
+        await put(store, many.job(tenant))
+        claims += await take(store)
+    jobs = [await begun(store, claim) for claim in claims]
+    sent = link.broke
+    answers = await asyncio.gather(*(store.record(claim, ending(1), SAID) for claim in jobs))
+    assert [type(answer) for answer in answers] == [Recorded] * 4
+    assert link.broke == sent + 1
+    assert await doctor.examine(store.backend, many.chain) == []
+
+
+async def begun(store: Engine, claim: Claim) -> Claim:
+    """Return a claim whose attempt has begun."""
+    answer = await store.begin_attempt(claim, attempt(deadline_at=await store.now() + 60_000))
+    assert isinstance(answer, Begun)
+    return Claim(answer.job, claim.fence)
 
 
 async def test_unreadable_job_hides_none(many: Processes) -> None:
