@@ -10,11 +10,16 @@ import asyncio
 import itertools
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import uuid4
 
 import uvloop
 
+from gateway.store.opening import How, Place
+from gateway.store.redis import RedisBackend
 from tests.contracts.rig import put
+from tests.fakes.cluster import Cluster
 from tests.fakes.redis import Redis
 from tests.gateway.store.processes import Counting, Processes
 
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
 
     from policies.model import Job
 
-WAYS: Final = tuple(itertools.product((1, 200), (32, 128)))
+CALLERS: Final = (32, 128)
+WAYS: Final = tuple(itertools.product((1, 200), CALLERS))
 """Tenants, and callers at once."""
 USERS: Final = 7
 SUBMITS: Final = 8_000
@@ -90,6 +96,29 @@ async def cost(redis: Redis, tenants: int, callers: int, count: int) -> dict[str
     return found
 
 
+async def scattered(cluster: Cluster, callers: int, count: int) -> float:
+    """Return how many commands all nodes of a Cluster get a submit, of many tenants."""
+    many, tenants = Processes(cluster.url), WAYS[-1][0]
+    engine = many.engine(RedisBackend(Place(cluster.url), How(uuid4().hex), prefix=many.prefix))
+    await engine.start()
+
+    async def submit(number: int) -> None:
+        await put(engine, many.job(f"t{number % tenants}", f"s{number % USERS}"))
+
+    await each(callers, tenants * USERS, submit)
+    with ExitStack() as counting:
+        counts = [counting.enter_context(node.counting()) for node in cluster.nodes]
+        await each(callers, count, submit)
+    await many.close()
+    return sum(tell() for tell in counts) / count
+
+
+def clustered(count: int = SUBMITS) -> dict[int, float]:
+    """Return commands a submit of many tenants on a Cluster of three, by callers at once."""
+    with Cluster(3) as cluster:
+        return {callers: uvloop.run(scattered(cluster, callers, count)) for callers in CALLERS}
+
+
 def main(count: int) -> None:
     """Measure and print."""
     with Redis("--appendfsync", "everysec") as redis:
@@ -100,6 +129,9 @@ def main(count: int) -> None:
                 line = f"{tenants:4} tenants {callers:4} callers: {found.commands:.3f} commands a {name}, "
                 line += f"{found.ours:5.1f} us here, {found.theirs:5.1f} us in Redis, {found.rate:,.0f}/s"
                 sys.stdout.write(f"{line}\n")
+    for callers, commands in clustered(count).items():
+        line = f"{WAYS[-1][0]:4} tenants {callers:4} callers: {commands:.3f} commands a submit, Cluster of 3"
+        sys.stdout.write(f"{line}\n")
 
 
 if __name__ == "__main__":
