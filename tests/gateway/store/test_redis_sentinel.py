@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +13,8 @@ from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.contract import Replayed, Submitted
 from gateway.store.engine import Engine
 from gateway.store.opening import How, Place, open_backend
+from gateway.store.redis_link import Call, Cut, Link, Rejected, script
+from gateway.store.redis_sentinel import Guarded
 from policies.model import Job
 from tests.contracts.rig import SAID, counting, put, submit
 from tests.fakes.sentinel import NAME, Sentinel
@@ -60,6 +63,58 @@ async def test_replaced_primary_is_followed(watched: Sentinel, many: Processes) 
     late = await many.process()
     assert (await late.usage("acme", "ann")).user.held == 10
     assert await doctor.examine(late.backend, many.chain) == []
+
+
+class Told:
+    """A Redis that says what it is told to say, to each call."""
+
+    def __init__(self, *replies: Any) -> None:
+        self.replies = list(replies)
+        self.closed = False
+
+    async def reach(self, _commands: object) -> list[Any]:
+        """Return the next reply, the last one again and again."""
+        return [self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]]
+
+    run = reach
+
+    async def close(self) -> None:
+        """Be closed."""
+        self.closed = True
+
+
+async def test_demoted_primary_is_let_go() -> None:
+    """What a primary refuses for being a replica now was not done, and goes to whoever it is instead."""
+    sentinel = Told([b"old", b"1"], [b"new", b"2"])
+    redis = {"old:1": Told(b"info", Rejected("READONLY", "")), "new:2": Told(b"info", b"done")}
+    guarded = Guarded([cast("Link", sentinel)], NAME, lambda at: cast("Link", redis[at]), lambda _info: None)
+    call = Call(script("lease"), ["x"], ())
+    (first,) = await guarded.run([call])
+    assert (type(first), guarded.home("x")) == (Cut, "old:1")
+    answer = first
+    while isinstance(answer, Cut):
+        (answer,) = await guarded.run([call])
+    assert (answer, guarded.home("x"), redis["old:1"].closed) == (b"done", "new:2", True)
+    await guarded.close()
+    assert (sentinel.closed, redis["new:2"].closed) == (True, True)
+    (answer,) = await guarded.run([call])
+    assert isinstance(answer, StoreUnavailable)
+
+
+async def test_unfit_successor_is_not_taken() -> None:
+    """A Redis that sentinels name and that could lose things is given nothing, until it is set right."""
+    named = Told(b"bad", b"bad", b"good", b"done")
+    sentinel = cast("Link", Told([b"new", b"2"]))
+
+    def judge(info: bytes) -> str | None:
+        return "unfit" if info == b"bad" else None
+
+    guarded = Guarded([sentinel], NAME, lambda _at: cast("Link", named), judge)
+    told: list[Any] = []
+    while b"done" not in told:
+        told += await guarded.run([Call(script("lease"), ["x"], ())])
+    assert {str(each) for each in told[:-1]} == {"unfit"}
+    await guarded.close()
 
 
 async def test_unfit_primary_is_refused(watched: Sentinel) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.store.redis_keys import Names
+from gateway.store.redis_site import Site
 from gateway.store.redis_time import StoreTime
 
 
@@ -72,3 +76,24 @@ def test_nodes_have_their_own_clocks() -> None:
     assert known() == 10_000
     leader[0] = "nobody"
     assert (known(), known.at(mark, "nobody")) == (10_000, 9_000)
+
+
+def test_stamps_are_by_the_shards_clock() -> None:
+    """What a node holds against its own clock is stamped by it; what is decided is by the first shard's."""
+    steady, names = Ticks(), Names("x:")
+
+    class Two:
+        """Two nodes: shard 0 is on one of them, all others on the other."""
+
+        def home(self, key: str) -> str:
+            """Return who has a key."""
+            return "a" if key.startswith(names.shards[0].at) else "b"
+
+    known, nodes = StoreTime(steady, lambda: 50_000_000), Two()
+    link: Any = nodes
+    site = Site(link, names, "me", known, cast("Any", None))
+    known.learn(known.mark(), 60_000_000, "a")
+    known.learn(known.mark(), 9_000_000, "b")
+    mark = known.mark()
+    steady.at += 1_000_000
+    assert (site.time(), site.stamp(0), site.stamp(1), site.stamp(1, mark)) == (61_000, 61_000, 10_000, 9_000)
