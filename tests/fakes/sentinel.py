@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.fakes.redis import SECONDS, Redis
+from tests.fakes.redis import SECONDS, Redis, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,11 @@ class Sentinel:
             except AssertionError:  # it has not yet seen that the replica is good
                 time.sleep(0.05)
         self.changed()
+
+    def part(self) -> None:
+        """Let nothing more come to the replica, once it has all; the sentinel is soon to set that right."""
+        self._wait(lambda: self._offset(self.replica) == self._offset(self.primary))
+        self.replica.ask("REPLICAOF", "127.0.0.1", str(free_port()))
 
     def changed(self) -> None:
         """Wait until the replica is the primary; from then on it is called so."""

@@ -26,6 +26,14 @@ end
 local kept = redis.call('HMGET', KEYS[3], 'n', 'a')
 if kept[1] and tonumber(kept[1]) == number then return { nonce, kept[2] } end
 
+-- Returns the next fence of a lease: the instant, or one more than the last. A lease that was lost in a failover
+-- is not given again under the number it had, so that its two holders are told apart.
+local function fence(name)
+  local next = math.max((tonumber(redis.call('HGET', KEYS[2], name)) or 0) + 1, now)
+  redis.call('HSET', KEYS[2], name, string.format('%.0f', next))
+  return next
+end
+
 local leased = {}
 for i, tenant in ipairs(tenants) do
   local due = KEYS[4 + i]
@@ -33,7 +41,7 @@ for i, tenant in ipairs(tenants) do
   for _, id in ipairs(ids) do
     redis.call('ZADD', due, till, id)
     redis.call('ZADD', KEYS[4], 'XX', till, id .. ' ' .. tenant[1])
-    leased[#leased + 1] = { i, id, redis.call('HINCRBY', KEYS[2], id .. ' ' .. tenant[1], 1) }
+    leased[#leased + 1] = { i, id, fence(id .. ' ' .. tenant[1]) }
   end
   local first = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
   if first then

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from gateway import doctor
 from gateway.errors import StoreClosed, StoreUnavailable
 from gateway.store.committer import Patience
-from gateway.store.contract import Submitted
+from gateway.store.contract import Begun, Stale, Submitted
 from gateway.store.engine import Engine
 from gateway.store.redis import RedisBackend
-from tests.contracts.rig import put, submit
+from gateway.store.redis_keys import Names
+from tests.contracts.rig import attempt, put, submit
 from tests.fakes.cut import Cut
-from tests.fakes.redis import Redis
+from tests.fakes.redis import Redis, server
 from tests.fakes.replica import Pair
+from tests.fakes.sentinel import Sentinel
 from tests.gateway.store.processes import Processes
 
 TENANTS = tuple(f"t{n}" for n in range(8))
@@ -54,6 +56,13 @@ def backend(engine: Engine) -> RedisBackend:
     return engine.backend
 
 
+@pytest.fixture
+def watched() -> Iterator[Sentinel]:
+    """A primary, a replica, a sentinel."""
+    with Sentinel() as made:
+        yield made
+
+
 async def answered(many: Processes, engine: Engine, tenant: str) -> str:
     """Submit until there is an answer: `in`, or `closed`."""
     while True:
@@ -67,20 +76,20 @@ async def answered(many: Processes, engine: Engine, tenant: str) -> str:
             return "in"
 
 
-async def test_lost_tenants_are_closed_by_all(many: Processes, pair: Pair, way: Cut) -> None:
-    """After a failover that lost confirmed submits no process admits anything to what lost some.
+async def lose(many: Processes, part: Callable[[], None], fail_over: Callable[[], None]) -> None:
+    """Lose 640 confirmed submits in a failover, and insist on what comes of it.
 
-    Also one that knew nothing of what was lost; the other tenants go on, and an operator opens the rest.
+    No process admits anything to a tenant that lost some, be it one that knew nothing of what was lost; the
+    other tenants go on, and an operator opens the rest.
     """
     engines = [await many.process() for _ in range(3)]
     for tenant in TENANTS:
         for engine in engines:
             await put(engine, many.job(tenant))
-    pair.part()
+    await asyncio.to_thread(part)
     await asyncio.gather(*(put(engines[n % 2], many.job(LOSING[n % 4])) for n in range(640)))
     await backend(engines[2]).sample()
-    pair.fail_over()
-    way.turn(pair.replica.port)
+    await asyncio.to_thread(fail_over)
     asked = [(engine, tenant) for engine in engines for tenant in TENANTS]
     answers = await asyncio.gather(*(answered(many, *each) for each in asked))
     found = {(tenant, answer) for (_engine, tenant), answer in zip(asked, answers, strict=True)}
@@ -94,6 +103,30 @@ async def test_lost_tenants_are_closed_by_all(many: Processes, pair: Pair, way: 
         for engine in engines:
             assert isinstance(await submit(engine, many.job(tenant)), Submitted)
     assert await doctor.examine(engines[0].backend, many.chain) == []
+
+
+async def test_lost_tenants_are_closed_by_all(many: Processes, pair: Pair, way: Cut) -> None:
+    """Where a replica takes over in the old one's place, what it lacks is closed by all who live."""
+    loop = asyncio.get_running_loop()
+
+    def fail_over() -> None:
+        pair.fail_over()
+        loop.call_soon_threadsafe(way.turn, pair.replica.port)
+
+    await lose(many, pair.part, fail_over)
+
+
+async def test_sentinels_promote_less(watched: Sentinel) -> None:
+    """Where sentinels promote a replica that was cut off, what it lacks is closed by all who live."""
+    many = Processes(watched.url)
+    many.patience = Patience(settle=1.0)
+
+    def fail_over() -> None:
+        watched.primary.stop()
+        watched.changed()
+
+    await lose(many, watched.part, fail_over)
+    await many.close()
 
 
 async def test_whole_failover_closes_nothing(many: Processes, pair: Pair, way: Cut) -> None:
@@ -145,3 +178,19 @@ async def test_short_log_closes_tenant() -> None:
         (finding,) = await doctor.examine(engine.backend, many.chain)
         assert (finding.tenant, finding.kind) == ("acme", "closed")
         await many.close()
+
+
+async def test_lost_leases_have_other_numbers() -> None:
+    """A lease that Redis lost is given again under another fence: who had it before may do nothing."""
+    many = Processes()
+    store = await many.process()
+    await put(store, many.job())
+    (old,) = await store.claim(1, 0)
+    server().ask("DEL", Names(many.prefix).shard("acme").fence)
+    while await store.now() <= old.fence:
+        pass
+    (new,) = await store.claim(1, 0)
+    assert new.job == old.job
+    assert isinstance(await store.begin_attempt(old, attempt()), Stale)
+    assert isinstance(await store.begin_attempt(new, attempt()), Begun)
+    await many.close()
