@@ -27,13 +27,17 @@ CHANGING: Final = 20
 
 
 class Moment(NamedTuple):
-    """What is of one version of a tenant: `opened` are the texts of jobs that have not ended."""
+    """What is of one version of a tenant: `opened` are the texts of jobs that have not ended.
+
+    `ahead` are the newest entries of ledger and trail that are newer than that: there may be none.
+    """
 
     state: TenantState
     users: dict[str, UserState]
     opened: dict[str, bytes | None]
     queued: frozenset[str]
     endpoints: int
+    ahead: tuple[list[Any], list[Any]]
 
 
 async def examine(site: Site, tenant: str, page: int = PAGE) -> Examined:
@@ -44,8 +48,8 @@ async def examine(site: Site, tenant: str, page: int = PAGE) -> Examined:
         if found is None:
             continue
         version = found.state.version
-        rows = await _entries(site, room.led, version, page)
-        trail = await _entries(site, room.aud, version, page)
+        rows = [*await _entries(site, room.led, version, page), *found.ahead[0]]
+        trail = [*await _entries(site, room.aud, version, page), *found.ahead[1]]
         texts = await _texts(site, room, found, page)
         (document,) = await site.ask([("HMGET", room.t, "v", "d")])
         if state(document, site.reading).doc.anchor == found.state.doc.anchor:
@@ -73,11 +77,12 @@ async def _moment(site: Site, room: Room) -> Moment | None:
         ("HGETALL", room.s),
         *(("ZRANGE", room.queue(priority), 0, -1) for priority in PRIORITIES),
         ("HGETALL", room.ep),
+        *(("XREVRANGE", key, "+", "-", "COUNT", 1) for key in (room.led, room.aud)),
         ("ZRANGE", room.open, 0, -1),
         *(("HGET", room.job(name), "d") for name in names),
         ("HGET", room.t, "v"),
     ]
-    document, figures, refs, due, later, hooks, opened, *texts, version = await site.ask(commands)
+    document, figures, refs, due, later, hooks, led, aud, opened, *texts, version = await site.ask(commands)
     if document[0] != version or opened != found:
         return None
     named, figured = pairs(refs), pairs(figures)
@@ -87,7 +92,13 @@ async def _moment(site: Site, room: Room) -> Moment | None:
         dict(zip(names, texts, strict=True)),
         frozenset(name.decode() for name in (*due, *later)),
         len(endpoints(site.reading, hooks)),
+        (_above(led, version), _above(aud, version)),
     )
+
+
+def _above(newest: list[Any], version: bytes | None) -> list[Any]:
+    """Return a stream's newest entry if it is newer than the tenant, which must not be."""
+    return [each for each in newest if int(each[0].partition(b"-")[0]) > int(version or 0)]
 
 
 async def _entries(site: Site, key: str, version: int, page: int) -> list[Any]:

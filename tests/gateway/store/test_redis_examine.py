@@ -14,10 +14,19 @@ from gateway.errors import StoreUnavailable
 from gateway.store.contract import Retention
 from gateway.store.engine import Engine
 from gateway.store.redis_examine import CHANGING, examine
+from gateway.store.redis_keys import Names
 from tests.contracts.beside import ended, hooked
 from tests.contracts.rig import DAY, MEMORY, SAID, Rig, attempt, counting, ending, put, take
+from tests.fakes.redis import server
 
 KEPT: Final = Retention(10 * DAY, 10 * DAY)
+COPY: Final = """
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][2]
+newest[2] = string.gsub(newest[2], '"version":%d+', '"version":' .. string.match(ARGV[1], '%d+'))
+return redis.call('XADD', KEYS[1], ARGV[1], unpack(newest))
+"""
+"""Adds the newest entry of a stream again, as one of a later version."""
+
 Meanwhile = Callable[[], Awaitable[object]]
 
 
@@ -135,3 +144,16 @@ async def test_restless_tenants_are_told(rig: Rig) -> None:
     with pytest.raises(StoreUnavailable, match="faster than it can be read"):
         await examine(busy, "acme")  # type: ignore[arg-type]
     assert 10**6 - busy.left == 2 * CHANGING
+
+
+@pytest.mark.parametrize("key", ["led", "aud"])
+async def test_half_a_commit_is_shown(rig: Rig, key: str) -> None:
+    """An entry newer than its tenant, as a commit that was cut in half would leave, is a difference."""
+    store = await rig.open()
+    await lived(rig, store)
+    of = await store.backend.examine("acme")
+    name = getattr(Names(f"{rig.place.name}:").room("acme"), key)
+    text = server().say("EVAL", COPY, "1", name, f"{of.state.version + 1}-0")
+    assert text.startswith(b"$")
+    found = doctor.findings("acme", await store.backend.examine("acme"), rig.chain)
+    assert f"version is {of.state.version}; the" in " ".join(each.detail for each in found)
