@@ -1,7 +1,7 @@
 """Removes from Redis what is over: each thing by a look and a removal in one step, and in bounded numbers.
 
-A removal moves no version and no figure, so it goes past the engine; the script that commits makes it,
-under numbers of its own. Whatever a list said of a thing, the script looks again before it removes.
+A removal moves no version and no figure, so it goes past the engine; the script that commits makes it, in
+nobody's name: it may be done twice. Whatever a list said of a thing, the script looks again beforehand.
 Deliveries go by their age, and those of a dropped endpoint, which nobody sees any more, bit by bit.
 """
 
@@ -44,7 +44,7 @@ class Removals:
     def call(self, number: int) -> Call:
         """Return the script's call, under a number."""
         site = self._site
-        head = (f"{site.me}.sweep", number, site.stamp(self.room.shard), site.names.wake)
+        head = ("", number, site.stamp(self.room.shard), site.names.wake)
         group = [(self._group, self._changes)]
         return site.call("commit", list(self._sheet.keys), (*head, self._sheet.types, group), ())
 

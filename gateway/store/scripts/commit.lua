@@ -2,6 +2,7 @@
 --
 -- KEYS     every key it touches; on a Cluster all of one slot
 -- ARGV[1]  msgpack: {process, number, stamp, channel, types, groups}
+--   process its name; none for what may be done twice, which leaves no number and has old ones forgotten
 --   types   what each key must be, if it is there
 --   group   {key of the tenant's document, changes}: all changes of one tenant
 --   change  {checks, writes, news or nothing, turn}; turn: -1 needs none, 0 waits for its own, 1 asks for one
@@ -101,9 +102,9 @@ local function write(change)
   if change[3] ~= '' then news[#news + 1] = change[3] end
 end
 
--- Forgets numbers of processes that have long been silent.
-local function forget(doc)
-  if redis.call('HLEN', doc) <= MANY then return end
+-- Forgets numbers of processes that have long been silent, where there are more than so many fields.
+local function forget(doc, many)
+  if redis.call('HLEN', doc) <= many then return end
   local all = redis.call('HGETALL', doc)
   for i = 1, #all, 2 do
     local at = string.sub(all[i], 1, 3) == 'op:' and string.match(all[i + 1], ':(%d+)$')
@@ -168,9 +169,11 @@ local function settle(doc, changes, kept)
     letters[i] = letter
     answers[i] = { letter, unpack(lost) }
   end
-  if wrote then
+  if wrote and me == '' then
+    forget(doc, 0)
+  elseif wrote then
     redis.call('HSET', doc, 'op:' .. me, string.format('%.0f:%s:%.0f', number, table.concat(letters), now))
-    forget(doc)
+    forget(doc, MANY)
   end
   return answers
 end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -12,11 +13,11 @@ import pytest
 
 from gateway import doctor
 from gateway.doctor import Verified
-from gateway.store.contract import DeliveryPage, Dropped, Retention, Stale
+from gateway.store.contract import DeliveryPage, Dropped, Retention, Stale, Submitted
 from gateway.store.engine import Engine
 from gateway.store.redis_keys import Names
 from tests.contracts.beside import all_of, delivered, hooked, lease, putting, trials
-from tests.contracts.rig import DAY, MEMORY, SAID, Rig, counting, put
+from tests.contracts.rig import DAY, MEMORY, SAID, Rig, counting, put, submit
 from tests.fakes.redis import server
 
 KEPT: Final = Retention(10 * DAY, 10 * DAY)
@@ -120,3 +121,18 @@ async def test_unreadable_jobs_hold_up_no_sweep(rig: Rig, names: Names) -> None:
     swept = [await store.sweep(KEPT, budget=2) for _ in range(2)]
     assert [[job.id for job in step.jobs] for step in swept] == [[jobs[2].id, jobs[3].id], []]
     assert size("ZCARD", names.room("acme").ix) == 2
+
+
+async def test_old_numbers_go_along(rig: Rig, names: Names) -> None:
+    """With what a sweep removes of a tenant go numbers of processes long silent; it leaves none itself."""
+    store, document = await rig.open(), names.room("acme").t
+    await submit(store, rig.job(), "k")
+    now = time.time_ns() // 1_000_000  # Redis' own time, which this machine's is
+    fresh, old = (f"1:a:{now - ago}" for ago in (0, 3_700_000))
+    server().say("HSET", document, "op:fresh", fresh, "op:old", old)
+    assert size("HLEN", document) == 5
+    rig.clock.forward(3 * DAY)
+    assert (await store.sweep(KEPT)).keys == 1
+    assert size("HLEN", document) == 4
+    assert server().say("HGET", document, "op:old") == b"$-1"
+    assert isinstance(await submit(store, rig.job(), "k"), Submitted)
