@@ -8,6 +8,7 @@ nothing will be done later in their name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -152,7 +153,8 @@ class Site:
         """
         replies = await self.surely(calls)
         if any(isinstance(reply, Rejected) and reply.code == "LATE" for reply in replies):
-            await self.learn_time()
+            with contextlib.suppress(StoreUnavailable):  # a node that is away
+                await self.learn_time()
         faults = [fault for fault in map(fault_of, replies) if fault is not None]
         if faults and len(faults) == len(replies):
             raise faults[0]
@@ -196,13 +198,13 @@ class Site:
         return letters.count("a")
 
     async def learn_time(self) -> None:
-        """Ask each primary for its time."""
+        """Ask each primary for its time. Raises where one does not tell it, after the others were heard."""
         sent = self.time.mark()
         told = await self.link.each([("TIME",)])
         for node, (reply,) in told.items():
-            if isinstance(reply, StoreUnavailable):
-                raise reply
-            self.time.learn(sent, int(reply[0]) * 1_000_000 + int(reply[1]), node)
+            if not isinstance(reply, StoreUnavailable):
+                self.time.learn(sent, int(reply[0]) * 1_000_000 + int(reply[1]), node)
+        whole([reply for (reply,) in told.values()])
 
 
 def fault_of(reply: object) -> StoreUnavailable | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from cryptography import x509
@@ -98,6 +99,25 @@ async def test_kinds_are_told_apart(alone: Redis) -> None:
         with pytest.raises(Refusal, match=words):
             await backend.start()
         await backend.close()
+
+
+async def test_rules_for_a_user_suffice_on_a_cluster() -> None:
+    """A user who may do what README lists can start, submit, claim and hear of it on a Cluster as well."""
+    node = one().nodes[0]
+    node.ask("FLUSHALL")
+    rules = ("~safelight:*", "&safelight:*", "+@all", "-@admin", "-@dangerous", "+info")
+    node.ask("ACL", "SETUSER", "safelight", "on", ">hushhush", *rules)
+    place = Place(one().url.replace("://", "://safelight@"), lambda: "hushhush")
+    many = Processes(one().url)
+    backend = open_backend(place, How(uuid4().hex))
+    store = many.engine(backend)
+    await store.start()
+    await put(store, many.job())
+    assert len(await take(store)) == 1
+    await store.ping()
+    await many.close()
+    node.ask("ACL", "DELUSER", "safelight")
+    node.ask("FLUSHALL")
 
 
 async def test_slots_without_a_node_are_refused() -> None:
