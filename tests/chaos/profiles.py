@@ -42,15 +42,17 @@ def _short(points: tuple[str, ...], **more: object) -> Profile:
 
 WAITING: Final = _short(
     (),
-    jobs=100,
+    jobs=60,
     moments=0,
-    pauses=4,
-    pause=(3.6, 6.0),
+    pauses=5,
+    pause=(4.5, 6.5),
     trouble=1.0,
     busy=True,
+    clients=24,
+    end_seconds=10.0,
     setup=replace(REDIS, delay=4.0, concurrency=16),
 )
-"""Jobs that wait for a second call while their worker is paused, and others make them meanwhile."""
+"""Jobs that wait for a second call while their worker is paused, and another has room to make them."""
 PLANTS: Final = (
     Planted("blind", _short(("upstream_sent", "upstream_answered")), "no upstream was paid twice"),
     Planted("early", _short(("held", "job_stored")), "every 202 came to an end"),
