@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TOO_LARGE: Final = 2 * 2**20
 """More than an answer about a job may be long."""
+BUSY_SECONDS: Final = "6"
 PAID: Final[tuple[tuple[Deed, int], ...]] = (
     *(("status", status) for status in (500, 503, 529, 429, 429, 402, 403, 502, 504, 524)),
     ("reset_before", 0), ("reset_after", 0), ("half", 0), ("hang", 0), ("refusal", 0), ("refusal", 0),
@@ -66,8 +67,9 @@ def trouble(dice: random.Random, upstream: str, prompt: str) -> Behavior:
 
 
 def busy(prompt: str) -> Behavior:
-    """Return that an upstream has no time for an order when it is asked first."""
-    return Behavior("status", match=prompt.partition(":")[0], status=429)
+    """Return that an upstream has no time for an order when it is asked first, nor soon after."""
+    later = {"retry-after": BUSY_SECONDS}
+    return Behavior("status", match=prompt.partition(":")[0], status=429, headers=later)
 
 
 def kind_of(call: Call) -> str | None:
