@@ -42,14 +42,14 @@ def _short(points: tuple[str, ...], **more: object) -> Profile:
 
 WAITING: Final = _short(
     (),
-    jobs=60,
+    jobs=40,
     moments=0,
-    pauses=5,
+    pauses=3,
     pause=(4.5, 6.5),
     trouble=1.0,
     busy=True,
     clients=24,
-    end_seconds=10.0,
+    end_seconds=8.0,
     setup=replace(REDIS, delay=4.0, concurrency=16),
 )
 """Jobs that wait for a second call while their worker is paused, and another has room to make them."""
