@@ -142,7 +142,7 @@ class Link:
             url,
             max_connections=connections,
             timeout=POOL_SECONDS,
-            socket_timeout=seconds,
+            socket_timeout=None,  # the library would count it anew for each reply, by a task for each sending
             socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
@@ -225,15 +225,17 @@ class Link:
         nonce = b"%d" % self._calls
         with _heeded():
             try:
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                async with asyncio.timeout(POOL_SECONDS + self._seconds):
+                    connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
             except (RedisError, OSError, TimeoutError) as error:
                 raise _unmade(error) from error
             try:
-                if signed:
-                    self._check(connection)
-                    wanted = self._copies.number if self._counted(commands) else 0
-                    return await _exchange(connection, commands, nonce, asked, wanted)
-                return await _exchange(connection, commands, nonce, asked)
+                async with asyncio.timeout(self._seconds):
+                    if signed:
+                        self._check(connection)
+                        wanted = self._copies.number if self._counted(commands) else 0
+                        return await _exchange(connection, commands, nonce, asked, wanted)
+                    return await _exchange(connection, commands, nonce, asked)
             except (RedisError, OSError, TimeoutError) as error:
                 raise _fault(error) from error
             finally:
@@ -248,10 +250,11 @@ class Link:
         self._ears.add(connection)
         try:
             with _heeded():
-                await connection.connect()
-                await connection.send_command("SUBSCRIBE", channel)
+                async with asyncio.timeout(self._seconds):
+                    await connection.connect()
+                    await connection.send_command("SUBSCRIBE", channel)
             while True:
-                reply = await _next(connection, silent)
+                reply = await _next(connection, silent, self._seconds)
                 if reply[0] == b"subscribe":
                     yield None
                 elif reply[0] == b"message":
@@ -385,13 +388,15 @@ async def _reply(connection: AbstractConnection) -> Any:
         return Rejected(code, str(error)) if code else Rejected(first, rest)
 
 
-async def _next(connection: AbstractConnection, seconds: float) -> Any:
+async def _next(connection: AbstractConnection, seconds: float, answer: float) -> Any:
     """Return the next message; a connection that is silent is pinged, and found dead by that."""
     reply = await connection.read_response(timeout=seconds)
     if reply is None:
         with _heeded():
             await connection.send_command("PING")
-        reply = await connection.read_response()
+        reply = await connection.read_response(timeout=answer)
+        if reply is None:
+            raise TimeoutError
     return reply
 
 

@@ -27,7 +27,7 @@ async def link() -> AsyncIterator[Link]:
 
 
 @asynccontextmanager
-async def against(answer: Answer, seconds: float = 0.2) -> AsyncIterator[Link]:
+async def against(answer: Answer, seconds: float = 0.2, password: str | None = None) -> AsyncIterator[Link]:
     """A link with one connection to something that answers in its own way."""
     ended: list[asyncio.Event] = []
 
@@ -41,7 +41,8 @@ async def against(answer: Answer, seconds: float = 0.2) -> AsyncIterator[Link]:
         mine.set()
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    link = Link(f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0", seconds, connections=1)
+    url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0"
+    link = Link(url, seconds, connections=1, password=password)
     yield link
     await link.close()
     listening.close()
@@ -118,6 +119,19 @@ async def test_silence_is_told_apart() -> None:
         await link.close()
         with pytest.raises(StoreUnavailable, match="closed"):
             await link.exchange([("GET", "x")])
+
+
+async def test_silent_greeting_is_bounded() -> None:
+    """A server that takes a connection and never greets is told of in time, by calls and by listeners."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with against(answer, password="x") as link:
+        with pytest.raises(StoreUnavailable):
+            await link.exchange([("GET", "x")])
+        with pytest.raises(StoreUnavailable):
+            [_ async for _ in link.listen("x")]
 
 
 async def test_crowded_link_is_unavailable() -> None:
