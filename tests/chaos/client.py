@@ -70,8 +70,8 @@ class Client:
         if order.cancel == "when running":
             await self._until(order, job, running=True)
         if order.cancel:
-            await self._insist(order, "POST", f"/v1/jobs/{job}/cancel")
-            self._book.say(order.n, "canceled", job=job)
+            told = await self._insist(order, "POST", f"/v1/jobs/{job}/cancel", good=(200, 202, 404))
+            self._book.say(order.n, "missing" if told.status == 404 else "canceled", job=job)
         ended = await self._until(order, job)
         if ended is None:
             self._book.say(order.n, "missing", job=job)

@@ -8,6 +8,7 @@ counts is what the marks on disk say happened, so a life that ended otherwise is
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 import time
@@ -35,6 +36,8 @@ LIFE_SECONDS: Final = 8.0
 """How long a life may take to come to the point it is to die at."""
 TOLD_SECONDS: Final = 0.2
 BREATH_SECONDS: Final = 0.05
+TRICKLE: Final = 20
+"""Breaths after which there is a new order in any case."""
 SEEN_SECONDS: Final = 0.3
 """How long after a fault of the store it is looked at what it left open."""
 MISSES: Final = 25
@@ -126,11 +129,11 @@ class Run:
             self._mistakes.append(error)
 
     async def _feed(self) -> None:
-        """Keep so many clients busy, fewer once there are jobs enough."""
-        while True:
+        """Keep so many clients busy, fewer once there are jobs enough; one comes whoever is stuck."""
+        for beat in itertools.count(1):
             enough = self._book.accepted >= self._profile.jobs
             most = self._profile.clients // 4 if enough else self._profile.clients
-            while len(self._active) < most:
+            for _ in range(max(most - len(self._active), int(beat % TRICKLE == 0))):
                 self._order()
             self._tell(self._book.accepted, self._begun)
             await asyncio.sleep(BREATH_SECONDS)
