@@ -24,6 +24,7 @@ from gateway.api.views import Views
 from gateway.audit import Chain
 from gateway.auth import Authenticator, Trusted, dev_issuer, trust
 from gateway.blobs import Blobs, Doors, Links, folder, open_blobs
+from gateway.callers import Caller, Callers, Rulebook
 from gateway.copies import Copies
 from gateway.crash import Hook, nowhere
 from gateway.deliveries import Deliverer
@@ -37,7 +38,7 @@ from gateway.ids import Coin, uuid7
 from gateway.images import Studio
 from gateway.inputs import Inputs
 from gateway.intake import Intake
-from gateway.jobs import Caller, Jobs, Rulebook
+from gateway.jobs import Jobs
 from gateway.keys import Keys
 from gateway.lifetime import Lifetime
 from gateway.outbound import Credential, Outbound, open_credential
@@ -169,6 +170,7 @@ class House:
             hears=Hears(self.telemetry.committed, self._rewound),
         )
         self.store = self._choices.around(engine)
+        self.callers = Callers(self.store, lambda: self.book, self.now)
 
     def _open_inputs(self) -> None:
         crash, outbound = self._choices.crash, self.outbound
@@ -223,7 +225,7 @@ class House:
         self.keys = Keys(
             self.store,
             lambda: self.book.bundle.plans,
-            self.jobs.turned_away,
+            self.callers.turned_away,
             self._mint,
             choices.coin,
             self.now,
@@ -243,7 +245,7 @@ class House:
             self.store,
             self.ring,
             self.herald.judge,
-            self.jobs.turned_away,
+            self.callers.turned_away,
             self._mint,
             choices.coin,
             self.now,
@@ -281,6 +283,7 @@ class House:
     def _api_parts(self) -> ApiParts:
         server = self.settings.server
         return ApiParts(
+            callers=self.callers,
             jobs=self.jobs,
             uploads=self.uploads,
             trail=Trail(self.store),

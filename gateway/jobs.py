@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from gateway.audit import Record
 from gateway.blobs import places
+from gateway.callers import CALLERS_KEPT, MINUTE_MS, Caller, Rulebook
 from gateway.crash import Hook, nowhere
 from gateway.errors import Problem
 from gateway.following import Following
@@ -39,9 +40,9 @@ from gateway.store.contract import (
     Watch,
 )
 from policies import access, aliases, menu, order, pricing, prompts, quota
-from policies.bundle import Bundle, Plan
-from policies.model import Deny, Job, JobRequest, JobState, Principal, Priority, Reason, Usage
-from policies.routing import Offer, Resolved, Router
+from policies.bundle import Bundle
+from policies.model import Deny, Job, JobRequest, JobState, Priority, Reason, Usage
+from policies.routing import Resolved
 
 if TYPE_CHECKING:
     from gateway.blobs import Blobs
@@ -50,37 +51,11 @@ if TYPE_CHECKING:
     from policies.quota import Admitted
 
 POSITION_KEPT_MS: Final = 1_000
-CALLERS_KEPT: Final = 10_000
 QUOTES_PER_MINUTE: Final = 60
-MINUTE_MS: Final = 60_000
 
 
 Full = Callable[[Priority], Deny | None]
 """Says why no new job of a line is taken now, if none is."""
-
-
-class Rulebook(Struct, frozen=True):
-    """The bundle in force, made ready to be asked: swapped whole."""
-
-    bundle: Bundle
-    version: str
-    rules: prompts.CompiledRules
-    router: Router
-
-    @classmethod
-    def of(cls, bundle: Bundle, offers: tuple[Offer, ...]) -> Rulebook:
-        """Join a bundle with what is configured."""
-        rules = prompts.compile_rules(bundle.prompt_rules)
-        return cls(bundle, bundle.version(), rules, Router(bundle, offers))
-
-
-class Caller(Struct, frozen=True):
-    """Who calls, and the plans and limits they are measured by."""
-
-    principal: Principal
-    tenant_plan: Plan
-    user_plan: Plan
-    terms: quota.Terms
 
 
 class Accepted(Struct, frozen=True):
@@ -142,46 +117,8 @@ class Jobs:
         self._ring = ring
         self._blobs = blobs
         self._mint = mint
-        self._callers: dict[Principal, tuple[str, Caller]] = {}
         self._positions: dict[tuple[str, str], tuple[int, int]] = {}
         self._quotes: dict[tuple[str, str], tuple[int, int]] = {}
-        self._away: dict[tuple[str, str, str, str], tuple[int, int]] = {}
-
-    # -- who ---------------------------------------------------------------------------------------
-
-    def admit_caller(self, principal: Principal) -> Caller:
-        """Return the caller with plans and limits; raises `Problem` for one without access."""
-        book = self._rulebook()
-        kept = self._callers.get(principal)
-        if kept is not None and kept[0] == book.version:
-            return kept[1]
-        plans = access.plans_of(principal, book.bundle)
-        if isinstance(plans, Deny):
-            raise Problem.of(plans)
-        caller = Caller(principal, plans.tenant, plans.user, quota.terms(plans.tenant, plans.user))
-        if len(self._callers) >= CALLERS_KEPT:
-            del self._callers[next(iter(self._callers))]
-        self._callers[principal] = (book.version, caller)
-        return caller
-
-    async def turned_away(self, who: Principal, code: str, rule: str) -> None:
-        """Tell the trail of a caller who may not do what they asked; a tenant without access has none.
-
-        Equal refusals of a minute are one line; those in between are counted in the next.
-        """
-        if self._rulebook().bundle.tenant(who.tenant) is None:
-            return
-        now = self.now()
-        name = (who.tenant, who.subject, code, rule)
-        told_at, more = self._away.get(name, (now - MINUTE_MS, 0))
-        if now - told_at < MINUTE_MS:
-            self._away[name] = (told_at, more + 1)
-            return
-        if len(self._away) >= CALLERS_KEPT:
-            self._away.clear()
-        self._away[name] = (now, 0)
-        record = Record(action="access", decision="deny", code=code, rule=rule, count=more + 1)
-        await self._store.append_audit(who.tenant, who.subject, record)
 
     # -- submit ------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from policies.quota import DAY_MS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
-    from gateway.jobs import Caller
+    from gateway.callers import Caller
     from gateway.store.contract import Count, Store
     from policies.model import Principal
 

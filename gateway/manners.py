@@ -13,7 +13,7 @@ from msgspec import Struct
 from policies.model import Deny, Dialect, Job, JobRequest, Source
 
 if TYPE_CHECKING:
-    from gateway.jobs import Caller
+    from gateway.callers import Caller
 
 
 class Manner(Struct, frozen=True):

@@ -30,8 +30,8 @@ from policies.model import Deny, Flaw, JobState, Reason, Source, Upload
 
 if TYPE_CHECKING:
     from gateway.blobs import Blobs, Doors
+    from gateway.callers import Caller
     from gateway.images import Studio
-    from gateway.jobs import Caller
     from gateway.secrets import Keyring
     from gateway.store.contract import Store
     from policies.model import InputRef, Job, JobRequest, MediaType

@@ -26,7 +26,7 @@ from policies.webhooks import Delivery, Endpoint, Scope
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from gateway.jobs import Caller
+    from gateway.callers import Caller
     from gateway.secrets import Keyring
     from gateway.store.contract import DeliveryPage, Endpoints, Store
     from policies.model import Principal

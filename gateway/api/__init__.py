@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     from gateway.api.exchange import ASGIApp
     from gateway.auth import Authenticator
     from gateway.blobs import Blobs, Links
+    from gateway.callers import Caller, Callers
     from gateway.copies import Copies
     from gateway.dialects.speech import Speaker
-    from gateway.jobs import Caller, Jobs
+    from gateway.jobs import Jobs
     from gateway.keys import Keys
     from gateway.secrets import Keyring
     from gateway.telemetry import Telemetry
@@ -65,6 +66,7 @@ class ApiParts:
     longest a `?wait=` is held, `body_seconds` how long a body may take to arrive.
     """
 
+    callers: Callers
     jobs: Jobs
     uploads: Uploads
     trail: Trail
@@ -103,7 +105,7 @@ def build_api(parts: ApiParts) -> Edge:
         lambda: document([*calls, *foreign], version=parts.version, base_url=parts.public_url()),
     )
     extra = [_mounted(path, app) for path, app in parts.extra.items()]
-    gate = Gate(parts.authenticator, parts.jobs, ReadLimit())
+    gate = Gate(parts.authenticator, parts.callers, ReadLimit(), parts.jobs.now)
     app = Router(
         [*calls, *foreign, *pages.routes(), *extra],
         middleware=[gate.around],

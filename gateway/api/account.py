@@ -28,7 +28,8 @@ from policies.model import Account, Background, Format, Operation, Quality, Usag
 from policies.quota import HOUR_MS
 
 if TYPE_CHECKING:
-    from gateway.jobs import Caller, Jobs
+    from gateway.callers import Caller
+    from gateway.jobs import Jobs
 
 _EPOCH: Final = datetime.date(1970, 1, 1)
 

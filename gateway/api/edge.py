@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from gateway.api.exchange import Answer, ASGIApp, Headers, Receive, Scope, Send
     from gateway.api.express import Express
+    from gateway.callers import Caller
     from gateway.dialects.speech import Speaker
-    from gateway.jobs import Caller
     from gateway.telemetry import Telemetry
     from policies.model import Usage
 

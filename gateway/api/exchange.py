@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
     from typing import TypeVar
 
-    from gateway.jobs import Caller
+    from gateway.callers import Caller
     from policies.model import Usage
 
     T = TypeVar("T")

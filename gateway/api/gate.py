@@ -18,9 +18,11 @@ from policies.access import Action
 from policies.model import Deny
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.api.limits import ReadLimit
     from gateway.auth import Authenticator
-    from gateway.jobs import Jobs
+    from gateway.callers import Callers
 
 PUBLIC: Final[dict[str, Any]] = {"public": True}
 JSON_ONLY: Final = ("application/json",)
@@ -34,10 +36,13 @@ def closed(action: Action, produces: tuple[str, ...] = JSON_ONLY) -> dict[str, A
 class Gate:
     """Lets those pass who may; knows each caller's token, tenant, plan, and reads a second."""
 
-    def __init__(self, authenticator: Authenticator, jobs: Jobs, reads: ReadLimit) -> None:
+    def __init__(
+        self, authenticator: Authenticator, callers: Callers, reads: ReadLimit, now: Callable[[], int]
+    ) -> None:
         self._authenticator = authenticator
-        self._jobs = jobs
+        self._callers = callers
         self._reads = reads
+        self._now = now
 
     def around(self, app: Any) -> Any:
         """Return the application behind this gate."""
@@ -57,22 +62,22 @@ class Gate:
         known = self._authenticator.known(token)
         principal = known if known is not None else await self._authenticator.verify(token)
         try:
-            caller = self._jobs.admit_caller(principal)
+            caller = self._callers.admit_caller(principal)
         except Problem as refused:
-            await self._jobs.turned_away(principal, refused.code, str(opt["action"]))
+            await self._callers.turned_away(principal, refused.code, str(opt["action"]))
             raise
         exchange.caller = caller
         allowed = access.may(principal, opt["action"])
         if isinstance(allowed, Deny):
-            await self._jobs.turned_away(principal, str(allowed.reason), str(opt["action"]))
+            await self._callers.turned_away(principal, str(allowed.reason), str(opt["action"]))
             raise Problem.of(allowed)
         if "dialect" in opt:
             spoken = access.may_speak(access.Plans(caller.tenant_plan, caller.user_plan), opt["dialect"])
             if isinstance(spoken, Deny):
-                await self._jobs.turned_away(principal, str(spoken.reason), str(opt["action"]))
+                await self._callers.turned_away(principal, str(spoken.reason), str(opt["action"]))
                 raise Problem.of(spoken)
         if scope["method"] == "GET":
-            self._reads.take(principal.tenant, principal.subject, self._jobs.now())
+            self._reads.take(principal.tenant, principal.subject, self._now())
         accept = exchange.fields.get(b"accept")
         if accept is not None and accept != b"*/*" and chosen(accept, opt["produces"]) is None:
             raise Problem("not_acceptable", f"Here is produced: {', '.join(opt['produces'])}.")

@@ -30,7 +30,8 @@ from policies.access import Action
 from policies.model import EXACT, Flaw, Job, JobState, Principal
 
 if TYPE_CHECKING:
-    from gateway.jobs import Caller, Jobs
+    from gateway.callers import Caller
+    from gateway.jobs import Jobs
 
 HEARTBEAT_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 30.0

@@ -27,8 +27,8 @@ from policies import access, ids
 from policies.model import Principal, Role
 
 if TYPE_CHECKING:
+    from gateway.callers import Caller
     from gateway.cli.keys import Place
-    from gateway.jobs import Caller
     from gateway.policy import PolicyFiles
     from gateway.settings import Settings
     from policies.access import KeyRequest
@@ -98,7 +98,7 @@ def _admin(house: House, tenant: str) -> Caller:
     if not access.TENANT.fullmatch(tenant):
         raise Refusal(f"{tenant!r} is not a tenant's name")
     who = Principal(tenant, OPERATOR, frozenset(Role))
-    return house.jobs.admit_caller(who)
+    return house.callers.admit_caller(who)
 
 
 def _now() -> int:

@@ -17,10 +17,10 @@ import msgspec
 
 from gateway import dev
 from gateway.app import VERSION, Choices, House
+from gateway.callers import Caller
 from gateway.cli.client import Cost, Picture, Place, Seen, Shown, Trouble
 from gateway.cli.sources import files_of
 from gateway.errors import Problem, Refusal
-from gateway.jobs import Caller
 from gateway.lines import Sink
 from gateway.strict import Flawed, decode_json
 from gateway.telemetry import Telemetry
@@ -102,7 +102,7 @@ class Inprocess:
 
     async def _open(self) -> None:
         house = House(self._settings, files_of(self._settings), self._telemetry, Choices(dev=True))
-        self._who = house.jobs.admit_caller(Principal(dev.TENANT, dev.SUBJECT))
+        self._who = house.callers.admit_caller(Principal(dev.TENANT, dev.SUBJECT))
         self._house = house
         try:
             await house.start()

@@ -30,9 +30,9 @@ from policies.model import InputRef, JobState
 
 if TYPE_CHECKING:
     from gateway.api.exchange import Exchange, Headers
+    from gateway.callers import Caller
     from gateway.dialects.openai_bodies import Brought, Wish
     from gateway.dialects.speech import SpeakerParts
-    from gateway.jobs import Caller
     from policies.model import Dialect, Job
 
 FIRST: Final = Manner(dialect="openai", links="durable", repeat="renew", aliases=True)

@@ -11,9 +11,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from gateway.audit import Record
+from gateway.callers import Caller
 from gateway.errors import Problem
 from gateway.following import Following
-from gateway.jobs import Accepted, Caller, Quoted
+from gateway.jobs import Accepted, Quoted
 from gateway.store.bell import Bell, LocalWatch
 from gateway.store.contract import Found, JobFilter, Page
 from gateway.trail import TrailFilter, TrailPage

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct
 
 from gateway.audit import Chain, Record
+from gateway.callers import Caller
 from gateway.crash import Hook, nowhere
 from gateway.deliveries import CONCURRENCY, Deliverer, Parts
 from gateway.ids import uuid7
-from gateway.jobs import Caller
 from gateway.lifetime import Lifetime
 from gateway.outbound import Outbound
 from gateway.secrets import Keyring, Secret

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from gateway.callers import Caller
 from gateway.following import LOOK_SECONDS, Following
-from gateway.jobs import Caller
 from policies import quota
 from policies.model import Job, JobState, Principal
 from tests.contracts.rig import rounds

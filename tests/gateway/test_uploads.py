@@ -12,8 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.blobs import Doors, FolderBlobs
+from gateway.callers import Caller
 from gateway.errors import Problem
-from gateway.jobs import Caller
 from gateway.manners import Pinned
 from gateway.store.contract import Retention
 from gateway.uploads import LISTED, UploadParts, Uploads

@@ -305,7 +305,7 @@ async def test_ended_job_keeps_no_upload(here: Stage) -> None:
 async def test_kept_bytes_have_one_name(here: Stage) -> None:
     """The same bytes of the same caller are the same upload, counted once; another caller's are another."""
     house = here.house
-    ann, ben = (house.jobs.admit_caller(Principal("acme", subject)) for subject in ("ann", "ben"))
+    ann, ben = (house.callers.admit_caller(Principal("acme", subject)) for subject in ("ann", "ben"))
     first = await house.uploads.keep(ann, GOOD)
     here.clock.move(30 * MINUTE)
     again = await house.uploads.keep(ann, GOOD)
@@ -321,7 +321,7 @@ async def test_kept_bytes_have_one_name(here: Stage) -> None:
 @pytest.mark.parametrize("data", [b"", b"no image", GOOD + b"more", bytes(10_485_761)], ids=range(4))
 async def test_kept_bytes_are_judged(here: Stage, data: bytes) -> None:
     """Bytes that are no image are refused at once, and nothing is kept of them."""
-    ann = here.house.jobs.admit_caller(Principal("acme", "ann"))
+    ann = here.house.callers.admit_caller(Principal("acme", "ann"))
     with pytest.raises(Problem) as raised:
         await here.house.uploads.keep(ann, data)
     assert raised.value.code == "reference_rejected"

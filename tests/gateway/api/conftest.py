@@ -17,6 +17,7 @@ from gateway.api.limits import StreamSlots
 from gateway.api.views import Views
 from gateway.auth import Authenticator, dev_issuer, mint_dev
 from gateway.blobs import FolderBlobs, Links
+from gateway.callers import Callers
 from gateway.copies import Copies
 from gateway.images import Studio
 from gateway.jobs import Jobs
@@ -57,6 +58,7 @@ class Site:
         self.lifetime.become_ready()
         self.sick: Exception | None = None
         self.parts = ApiParts(
+            callers=cast("Callers", self.jobs),
             jobs=cast("Jobs", self.jobs),
             uploads=cast("Uploads", None),
             trail=cast("Trail", self.jobs),

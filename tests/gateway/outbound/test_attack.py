@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from gateway.jobs import Caller
+from gateway.callers import Caller
 from gateway.outbound import Outbound
 from gateway.uploads import UploadParts, Uploads
 from gateway.wire import Cut, WireFailure, WireRequest
