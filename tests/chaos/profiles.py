@@ -42,15 +42,15 @@ def _short(points: tuple[str, ...], **more: object) -> Profile:
 
 WAITING: Final = _short(
     (),
-    jobs=40,
+    jobs=60,
     moments=0,
-    pauses=3,
+    pauses=5,
     pause=(4.5, 6.5),
     trouble=1.0,
     busy=True,
-    clients=24,
+    clients=64,
     end_seconds=8.0,
-    setup=replace(REDIS, delay=4.0, concurrency=16),
+    setup=replace(REDIS, delay=4.0, concurrency=64),
 )
 """Jobs that wait for a second call while their worker is paused, and another has room to make them."""
 PLANTS: Final = (

@@ -80,7 +80,7 @@ class Setup(Struct, frozen=True):
     concurrency: int = 8
     attempt_seconds: int = 6
     drain_seconds: int = 8
-    grace_seconds: int = 2
+    grace_seconds: int = 10
     plant: Plant = ""
 
 
