@@ -147,8 +147,8 @@ def server() -> Redis:
 
 @cache
 def program() -> str:
-    """Return the server that is tried: another one, or a Valkey, where `SAFELIGHT_REDIS` names it."""
-    found = os.environ.get("SAFELIGHT_REDIS") or shutil.which("redis-server")
+    """Return the server that is tried: another one, or a Valkey, where `REDIS_SERVER` names it."""
+    found = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
     if found is None:
         raise RuntimeError("redis-server is not installed: run `make test`")
     return found

@@ -45,7 +45,7 @@ def test_nothing_but_refs_names_people() -> None:
     """A record has no place for a subject, a prompt's text or metadata."""
     assert set(Record.__struct_fields__) == {
         "action", "decision", "f", "at", "ref", "job", "code", "rule",
-        "model", "credits", "count", "prompt", "policy", "role",
+        "model", "credits", "count", "prompt", "policy", "role", "tenant",
     }  # fmt: skip
 
 
