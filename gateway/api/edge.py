@@ -8,6 +8,7 @@ HEAD is GET without a body, for every route at once. One event is told of every 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ipaddress
 from dataclasses import dataclass
@@ -57,6 +58,13 @@ _DEFAULTS: Final = (
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"private, no-store"),
 )
+STORELESS: Final = frozenset({"store_unavailable", "draining"})
+"""Answers that ask the store nothing more."""
+CUT: Final = (
+    "The process stopped before the answer was there, and what was asked may be done. "
+    "Ask another at once; a submit under the same Idempotency-Key makes one job."
+)
+
 _DEFAULT_NAMES: Final = frozenset(name for name, _ in _DEFAULTS) | {b"vary"}
 _VARY: Final = (b"vary", b"Origin")
 
@@ -121,6 +129,10 @@ class Edge:
             exchange.status = CLOSED
         except Exception as error:  # noqa: BLE001 - the end of the line: a bug is told of and answered
             await self._fail(exchange, error)
+        except asyncio.CancelledError:
+            if not exchange.begun:  # a server that stops waits no longer, and would say 500
+                await self._fail(exchange, Problem("draining", CUT))
+            raise
         finally:
             self._tell(exchange, method, parts.clock() - began)
             for own in (KEY, OFFER):  # they know the scope: the request would wait for the garbage collector
@@ -187,7 +199,7 @@ class Edge:
         """Return the rate headers; none where the store cannot tell them."""
         usage = exchange.usage
         if usage is None:
-            if exchange.code == "store_unavailable":
+            if exchange.code in STORELESS:
                 return ()
             try:
                 usage = await self._parts.usage(caller)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from gateway.api.edge import MOST_PATH
 from gateway.api.exchange import KEY, OFFER
 from gateway.errors import CATALOGUE, Problem, StoreClosed, StoreUnavailable
 from gateway.ids import uuid7
+from tests.contracts.rig import rounds
 from tests.fakes.asgi import Open, scope_of
 from tests.fakes.jobs import NOON
 from tests.gateway.api.conftest import Site
@@ -203,6 +205,18 @@ async def test_bug_tells_nothing(site: Site) -> None:
     bug = next(line for line in site.told if line["event"] == "bug")
     assert bug["request_id"] == answer.json["request_id"]
     assert "RecursionError" in bug["error"]
+
+
+async def test_cut_request_is_answered(site: Site) -> None:
+    """A request that a stopping server waits for no longer is told so, in a problem and not a bare 500."""
+    opened = Open(site.app, scope_of("POST", "/v1/jobs", (JSON, site.bearer())), ())
+    await rounds()
+    opened.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opened.task
+    answer = opened.answer
+    assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "draining", "1")
+    assert "Idempotency-Key" in answer.json["detail"]
 
 
 async def test_fault_is_503_with_wait(site: Site) -> None:
