@@ -47,9 +47,9 @@ from gateway.providers import open_adapter
 from gateway.providers.sandbox import HOST, SandboxUpstream
 from gateway.runs import Parts
 from gateway.secrets import Keyring, Secret
-from gateway.store.committer import Hears
 from gateway.store.contract import Leases, Retention
 from gateway.store.engine import Engine
+from gateway.store.flight import Hears
 from gateway.store.opening import How, open_backend
 from gateway.telemetry import Reading, Telemetry
 from gateway.trail import Trail

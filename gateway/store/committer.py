@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import Fault, StoreBusy, StoreClosed, StoreUnavailable
 from gateway.store.awake import Limit
 from gateway.store.backend import Applied, Change, Failed, Loaded, TenantState, UserState, Want
 from gateway.store.contract import Found, Shut, Stale
 from gateway.store.draft import Draft, Missing, Scene, with_docs
+from gateway.store.flight import Flight
 from gateway.store.format import TooNew
 from gateway.store.gate_moves import SYSTEM, ShutMove, rewound
 from gateway.store.memory import Memory
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.audit import Chain
     from gateway.store.backend import Backend
     from gateway.store.bell import Bell
+    from gateway.store.flight import Hears, Patience
     from gateway.store.moves import TenantMove
 
 ROUNDS: Final = 16
@@ -37,33 +39,7 @@ KEPT_TENANTS: Final = 4096
 KEPT_USERS: Final = 4096
 """Users kept a tenant; past that they are read again."""
 
-Observe = Callable[[int, float], None]
-"""Told the size of each batch and the seconds its commit took."""
-Rewound = Callable[[str, Shut], None]
-"""Told each tenant that was found behind what was known of it, and what that was."""
 _Kept = tuple[TenantState, dict[str, UserState | None], dict[str, Endpoint] | None]
-
-
-class Patience(NamedTuple):
-    """Seconds. A commit that takes longer is given up: its callers are told that the store is not there.
-
-    A store that was changed is admitted nothing to for a moment: as long as others may take to notice.
-    """
-
-    commit: float = 5.0
-    settle: float = 2.0
-
-
-class Hears(NamedTuple):
-    """Who hears of what: of batches, of deliveries that were queued, of tenants that went back."""
-
-    observe: Observe
-    rewound: Rewound
-    queued: Callable[[], object] = lambda: None
-
-
-QUIET: Final = Hears(lambda _moves, _seconds: None, lambda _tenant, _shut: None)
-"""Nobody hears."""
 
 
 class Committer:
@@ -86,6 +62,7 @@ class Committer:
         self._patience = patience
         self._memory = Memory(backend.me)
         self._kept: dict[str, _Kept] = {}
+        self._flight = Flight()
         self._waiting: list[TenantMove | AttemptMove] = []
         self._arrived = asyncio.Event()
         self._closing = False
@@ -103,6 +80,7 @@ class Committer:
         if not self._backend.alone:
             (there,) = await self._backend.load([Want(tenant, subjects={subject})])
             return _usage(there.sound(), subject)
+        await self._flight.over(tenant)
         kept = self._kept.get(tenant)
         if kept is None or subject not in kept[1]:
             scene = _scene(kept)
@@ -334,6 +312,15 @@ class Committer:
         """Commit once, answer what was applied; return what was refused, and whether that counts."""
         if not pending:
             return [], False
+        self._flight = Flight(each.change.tenant for each in pending)
+        try:
+            return await self._commit_all(scenes, pending)
+        finally:
+            self._flight.land()
+
+    async def _commit_all(
+        self, scenes: dict[str, Scene], pending: list[_Pending]
+    ) -> tuple[list[TenantMove | AttemptMove], bool]:
         began = time.perf_counter()
         try:
             async with Limit(self._patience.commit):

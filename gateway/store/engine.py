@@ -15,7 +15,7 @@ from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, News, anchored
 from gateway.store.bell import Bell, due_in
-from gateway.store.committer import QUIET, Committer, Hears, Patience
+from gateway.store.committer import Committer
 from gateway.store.contract import (
     Begun,
     Claim,
@@ -34,6 +34,7 @@ from gateway.store.contract import (
     TrailLink,
     Watch,
 )
+from gateway.store.flight import QUIET, Hears, Patience
 from gateway.store.gate_moves import SYSTEM, ReopenMove, reopened
 from gateway.store.moves import (
     AnchorMove,

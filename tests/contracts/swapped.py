@@ -10,9 +10,9 @@ from typing import Any
 
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import Change, Loaded, News, Outcome, Strange, Want
-from gateway.store.committer import QUIET, Patience
 from gateway.store.contract import Shut
 from gateway.store.engine import Engine
+from gateway.store.flight import QUIET, Patience
 from policies.model import Job
 from tests.contracts.rig import Rig, put
 

@@ -33,6 +33,7 @@ from tests.contracts.rig import (
     submit,
     take,
 )
+from tests.contracts.watched import Watching
 
 CALLERS = 64
 
@@ -370,3 +371,20 @@ async def test_stranger_state_is_refused(double: Doubled) -> None:
     assert isinstance(loaded, Loaded)
     assert outcome[0].loaded.state == loaded.state
     assert issubclass(StoreBusy, Fault)
+
+
+async def test_job_and_figures_agree(watched: Watching) -> None:
+    """Who sees a job sees figures that know of it, however late its process hears of the commit."""
+    rig, store, backend = watched
+    await put(store, rig.job())
+    backend.written.clear()
+    backend.answered.clear()
+    job = rig.job()
+    submitting = asyncio.create_task(put(store, job))
+    await backend.written.wait()
+    reading = asyncio.create_task(store.get_job("acme", job.id, "ann"))
+    await rounds()
+    backend.answered.set()
+    found = await reading
+    assert found is not None
+    assert (found.job, found.usage.user.held) == (await submitting, 20)

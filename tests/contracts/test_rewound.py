@@ -11,9 +11,9 @@ from gateway import doctor
 from gateway.audit import Record, decode
 from gateway.errors import StoreClosed, StoreUnavailable
 from gateway.store.backend import Strange, Want
-from gateway.store.committer import Patience
 from gateway.store.contract import Begun, Claim, Found, Recorded, Shut, Submitted
 from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.flight import Patience
 from gateway.store.gate_moves import SYSTEM
 from policies import quota
 from policies.model import Job, Usage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ class Watched:
         self.changes: list[Change] = []
         self.fails: list[str] = []
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
+        self.written = asyncio.Event()
+        self.answered = asyncio.Event()
+        self.answered.set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -31,7 +35,10 @@ class Watched:
         return loaded
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
-        """Commit; `fails` says when it may not, `meanwhile` what another process does first, once."""
+        """Commit; `fails` says when it may not, `meanwhile` what another process does first, once.
+
+        What is `written` is answered for once `answered` is set.
+        """
         if "before" in self.fails:
             raise StoreUnavailable("no disk")
         self.changes += changes
@@ -39,6 +46,8 @@ class Watched:
         if meanwhile is not None:
             await meanwhile()
         outcomes: list[Outcome] = await self._backend.commit(changes)
+        self.written.set()
+        await self.answered.wait()
         if "after" in self.fails:
             raise StoreUnavailable("the reply was lost")
         return outcomes

@@ -13,9 +13,9 @@ import pytest
 
 from gateway import doctor
 from gateway.errors import StoreUnavailable
-from gateway.store.committer import Patience
 from gateway.store.contract import Begun, Claim, Kept, Recorded, Replayed, Submitted
 from gateway.store.engine import LEASE_MS, Engine
+from gateway.store.flight import Patience
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
 from gateway.store.redis_link import ANSWER_SECONDS

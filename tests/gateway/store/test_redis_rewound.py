@@ -11,9 +11,9 @@ import pytest
 
 from gateway import doctor
 from gateway.errors import StoreClosed, StoreUnavailable
-from gateway.store.committer import Patience
 from gateway.store.contract import Begun, Stale, Submitted
 from gateway.store.engine import Engine
+from gateway.store.flight import Patience
 from gateway.store.redis import RedisBackend
 from gateway.store.redis_keys import Names
 from tests.contracts.rig import attempt, put, submit

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from gateway import doctor
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.backend import SCHEMA, UNREADABLE_MS
-from gateway.store.committer import Patience
 from gateway.store.contract import Absent, Erased, JobFilter, Remains, Replayed
 from gateway.store.engine import Engine
+from gateway.store.flight import Patience
 from gateway.store.format import Forms
 from gateway.store.sqlite import SqliteBackend
 from policies.model import Job
