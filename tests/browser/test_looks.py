@@ -58,6 +58,7 @@ async def test_keyboard_reaches_every_control(bench: Visit) -> None:
 async def test_keyboard_alone_does_all(bench: Visit) -> None:
     """By keys alone a prompt is sent, a picture is chosen, a job is canceled and its words are used again."""
     keys = bench.page.keyboard
+    bench.page.on("filechooser", lambda _chooser: None)  # or the first may open before it is waited for
     await expect(bench.find("#prompt")).to_be_focused()
     await keys.type("typed and sent")
     await keys.press("Control+Enter")
