@@ -68,6 +68,7 @@ class Run:
         self._ordered = 0
         self._faults = sum(wanted(profile).values())
         self._begun = 0
+        self._one_paused = asyncio.Lock()
         self.exposed: set[Open] = set()
         """Paid calls that were open at a fault, and which nothing names."""
 
@@ -242,13 +243,17 @@ class Run:
             await life.gone(LIFE_SECONDS)
 
     async def _pause(self, life: Life, dice: random.Random) -> None:
-        """Hold a process past its lease, see what others do with its work, and let it go on; then stop it."""
-        life.signal(signal.SIGSTOP)
-        seen = await asyncio.gather(
-            asyncio.sleep(dice.uniform(*self._profile.pause)), self._stage.under_way()
-        )
-        self.exposed |= seen[1]
-        life.signal(signal.SIGCONT)
+        """Hold a process past its lease, see what others do with its work, and let it go on; then stop it.
+
+        One at a time, so that another is there to take its work.
+        """
+        async with self._one_paused:
+            life.signal(signal.SIGSTOP)
+            seen = await asyncio.gather(
+                asyncio.sleep(dice.uniform(*self._profile.pause)), self._stage.under_way()
+            )
+            self.exposed |= seen[1]
+            life.signal(signal.SIGCONT)
         mark(self._stage.folder / "marks", f"{life.role}: {PAUSE}", life.name)
         await life.gone(dice.uniform(0.5, 2))
         life.signal(signal.SIGTERM)
