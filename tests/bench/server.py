@@ -47,7 +47,8 @@ def settled(settings: Settings, upstream: int | None, store: str | None) -> Sett
     if store is not None:
         settings = replace(settings, store=StoreSettings(url=store))
     if upstream is None:
-        return replace(settings, worker=WorkerSettings(concurrency=0))
+        endless = WorkerSettings(concurrency=0, queue_depth=10_000_000, job_deadline_seconds=86_400)
+        return replace(settings, worker=endless)
     entry = ProviderSettings(
         kind="openai", key=Secret("sk-bench-0123"), base_url=f"http://127.0.0.1:{upstream}/v1"
     )
