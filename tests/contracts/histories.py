@@ -8,6 +8,7 @@ survive are here as doubles, to show that the comparison sees them.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
@@ -255,7 +256,7 @@ STEPS: Final = ("submit", "claim", "record", "wait", "replay", "cancel", "begin"
 WEIGHTS: Final = (30, 14, 18, 12, 8, 8, 6, 3, 3, 2)
 
 
-class Faulty:
+class Faulty(ABC):
     """A back end that commits something else than it was given: the base of planted faults."""
 
     def __init__(self, backend: Any) -> None:
@@ -271,9 +272,9 @@ class Faulty:
         outcomes: list[Outcome] = await self._backend.commit(changes)
         return outcomes
 
+    @abstractmethod
     def spoil(self, change: Change) -> None:
         """Plant the fault."""
-        raise NotImplementedError
 
 
 def repost(change: Change, alter: Callable[[Entry], Entry | None]) -> None:
