@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from tests.fakes.behavior import Behavior
 from tests.fakes.server import Fake
 from tests.journeys.conftest import Opening, entry
 from tests.journeys.stage import Stage
-from tests.journeys.visitor import Event, Line
+from tests.journeys.visitor import Event, Line, Visitor
 
 SLOW = Behavior(do="slow", match="slow", times=0, seconds=0.2)
 HANG = Behavior(do="hang", match="endless", times=0)
@@ -145,15 +147,22 @@ async def test_streams_are_counted(stage: Stage) -> None:
             pass
 
 
+@asynccontextmanager
+async def following(who: Visitor) -> AsyncIterator[tuple[Line, Line]]:
+    """Follow a new job and all jobs, each stream past its first event."""
+    job = await who.job("an endless staircase")
+    async with who.stream(f"/v1/jobs/{job['id']}/events") as one, who.stream("/v1/events") as all_:
+        for line in (one, all_):
+            await line.chunk()
+            assert await line.event() is not None
+        yield one, all_
+
+
 async def test_stream_ends_with_drain(stage: Stage, upstream: Fake) -> None:
     """A process that stops tells its streams to reconnect, ends them, and takes no new ones."""
     upstream.script.add(HANG)
     ann = stage.visit()
-    job = await ann.job("an endless staircase")
-    async with ann.stream(f"/v1/jobs/{job['id']}/events") as one, ann.stream("/v1/events") as all_:
-        for line in (one, all_):
-            await line.chunk()
-            assert await line.event() is not None
+    async with following(ann) as (one, all_):
         stage.house.lifetime.begin_drain()
         for line in (one, all_):
             assert (await line.rest()).endswith(b": draining, reconnect\n\n\r\n0\r\n\r\n")
@@ -167,11 +176,7 @@ async def test_lost_news_end_wide_streams(stage: Stage, upstream: Fake) -> None:
     """Where a process missed what others did, a stream of all jobs ends, and the next one tells what is."""
     upstream.script.add(HANG)
     ann = stage.visit()
-    job = await ann.job("an endless staircase")
-    async with ann.stream(f"/v1/jobs/{job['id']}/events") as one, ann.stream("/v1/events") as all_:
-        for line in (one, all_):
-            await line.chunk()
-            assert await line.event() is not None
+    async with following(ann) as (_one, all_):
         stage.sick.lose_news()
         assert (await all_.rest()).endswith(b"0\r\n\r\n")
         async with ann.stream("/v1/events") as again:
