@@ -249,6 +249,9 @@ class RedisBackend:
 
     async def position(self, tenant: str, job: str, priority: Priority) -> int:
         """Return how many queued jobs of the tenant are older, in the job's line."""
+        place = self._commits.place(job)
+        if place is not None:
+            return place
         room = self._site.names.room(tenant)
         waiting = room.waits(priority)
         (place,) = await self._site.together.ask([("ZRANK", waiting, job)])

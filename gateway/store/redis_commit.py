@@ -12,7 +12,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -22,13 +22,16 @@ from gateway.store.backend import Applied, Change, Failed, Loaded, Outcome, Refu
 from gateway.store.guard import touched
 from gateway.store.redis_keys import shard_of
 from gateway.store.redis_link import Call, Command, Gone, Rejected, Silent
-from gateway.store.redis_pack import Known, Packer
+from gateway.store.redis_pack import Known, Packer, joined
 from gateway.store.redis_reads import answered, asked, numbered
 from gateway.store.redis_site import AGAIN_SECONDS, ALIVE_SECONDS, MISTYPED
 from gateway.store.redis_turn import Turns, bundles
 
 if TYPE_CHECKING:
     from gateway.store.redis_site import Site
+
+PLACED_SECONDS: Final = 0.5
+"""How long the places of new jobs count as they were told."""
 
 Part = list[int]
 """Places of one tenant's changes."""
@@ -51,6 +54,13 @@ class Commits:
         self._crash = crash
         self._one = asyncio.Lock()
         self._turns = Turns(site)
+        self._places: dict[str, int] = {}
+        self._placed = 0.0
+
+    def place(self, job: str) -> int | None:
+        """Return how many stand before a job which the last commit put into its line, a moment ago."""
+        fresh = asyncio.get_running_loop().time() < self._placed + PLACED_SECONDS
+        return self._places.get(job) if fresh else None
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
         """Return what is wanted, in order: at this process' turn, where all is shared and to be written.
@@ -122,6 +132,7 @@ class Commits:
         """
         number = self._site.number()
         tenants = [batch.changes[part[0]].tenant for part in parts]
+        self._places, self._placed = {}, asyncio.get_running_loop().time()
         together = [
             [parts[at] for at in some] for some in bundles(tenants, scattered=self._site.link.scattered)
         ]
@@ -158,6 +169,7 @@ class Commits:
         letter, *lost = verdict
         if letter == "a":
             self._turns.won(change.tenant)
+            self._place(change, lost)
             return Applied(shared=self._turns.shared(change.tenant))
         if letter == "t":
             return Failed(MISTYPED.fault())
@@ -166,6 +178,11 @@ class Commits:
             self._turns.lost(change.tenant, barred=barred)
         there = answered(touched(change), iter(next(read)), self._site.reading)
         return Refused(there, frozenset(() if barred else lost), barred)
+
+    def _place(self, change: Change, sizes: list[int]) -> None:
+        """Note where new jobs stand. Of a number that was written down before no sizes are told."""
+        for jobs, size in zip(joined(change).values() if sizes else (), sizes, strict=True):
+            self._places |= zip(jobs, range(size - len(jobs), size), strict=True)
 
     async def _ask(self, batch: Batch, parts: Sequence[Part], number: int) -> dict[int, Outcome]:
         """Return what was applied of a number that is dead by now; of the rest nothing was written."""

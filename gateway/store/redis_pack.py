@@ -22,6 +22,7 @@ from policies.quota import IDLE
 if TYPE_CHECKING:
     from gateway.store.backend import JobDrop, Kind
     from gateway.store.contract import LedgerRow
+    from policies.model import Priority
 
 PLACES: Final = 65_536
 MOST: Final = 2_000
@@ -147,11 +148,11 @@ class Packer:
     def asking(self, tenant: str) -> list[Any]:
         """Return a group that writes nothing and asks for a turn: no tenant is of the version it expects."""
         doc = self.sheet(self._names.room(tenant).t, "hash")
-        return [doc, [([["v", doc, -1, 1]], [], "", 1)]]
+        return [doc, [([["v", doc, -1, 1]], [], "", 1, [])]]
 
     def _change(
         self, room: Room, change: Change, known: dict[str, Known]
-    ) -> tuple[list[Check], list[Write], str, int]:
+    ) -> tuple[list[Check], list[Write], str, int, list[int]]:
         checks = list(self._checks(room, change, known))
         writes = Writes(self.sheet)
         if change.state is not None:
@@ -161,7 +162,8 @@ class Packer:
             self._put(room, put, _place(change, at), writes)
         for drop in change.drops:
             self._drop(room, change, drop, known[drop.job], writes)
-        return checks, writes.all(), self._news(change), -1 if change.expect is None else 0
+        lines = [self.sheet(room.waits(line), "zset") for line in joined(change)]
+        return checks, writes.all(), self._news(change), -1 if change.expect is None else 0, lines
 
     def _checks(self, room: Room, change: Change, known: dict[str, Known]) -> Iterator[Check]:
         sheet = self.sheet
@@ -328,6 +330,15 @@ class Packer:
         if not jobs and not change.deliveries:
             return ""
         return _text(News(change.tenant, jobs, bool(lines), bool(change.deliveries), "batch" in lines))
+
+
+def joined(change: Change) -> dict[Priority, list[str]]:
+    """Return the jobs a change puts into lines, in their order, by line."""
+    lines: dict[Priority, list[str]] = {}
+    for put in change.puts:
+        if put.expect == 0 and put.job.state == "queued":
+            lines.setdefault(put.job.priority, []).append(put.job.id)
+    return lines
 
 
 def _bound(ledger: Sequence[LedgerRow]) -> None:

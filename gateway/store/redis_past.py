@@ -39,7 +39,7 @@ class Removals:
 
     def add(self, writes: Writes, check: str, key: str, kind: str, *what: str | int) -> None:
         """Let commands be run if a key, of its kind, passes a check of the script."""
-        self._changes.append(([[check, self._sheet(key, kind), *what]], writes.all(), "", -1))
+        self._changes.append(([[check, self._sheet(key, kind), *what]], writes.all(), "", -1, []))
 
     def call(self, number: int) -> Call:
         """Return the script's call, under a number."""

@@ -5,12 +5,13 @@
 --   process its name; none for what may be done twice, which leaves no number and has old ones forgotten
 --   types   what each key must be, if it is there
 --   group   {key of the tenant's document, changes}: all changes of one tenant
---   change  {checks, writes, news or nothing, turn}; turn: -1 needs none, 0 waits for its own, 1 asks for one
+--   change  {checks, writes, news or nothing, turn, counted}; turn: -1 needs none, 0 waits for its own, 1 asks
+--           for one; counted: the sorted sets whose size is told once it is applied
 -- ARGV[2]  msgpack: of each group, of each change, the commands that read what its moves will want to know,
 --          or nothing
 -- ARGV[#]  the nonce
 -- Reply    the nonce, and {told, read}
---   told    msgpack: {number, microseconds by Redis' clock, {{verdict, lost...}...}...}
+--   told    msgpack: {number, microseconds by Redis' clock, {{verdict, lost or sizes...}...}...}
 --   read    for each change that was refused, in order, the replies to its commands
 --   a applied, m version moved, s something else is not as expected, c too late,
 --   w another's turn, and the place in line; t a key is not of its type: nothing is read
@@ -94,12 +95,16 @@ end
 
 local news = {}
 
+-- Writes a change; returns the sizes it asks for.
 local function write(change)
   for _, w in ipairs(change[2]) do
     w[2] = KEYS[w[2]]
     redis.call(unpack(w))
   end
   if change[3] ~= '' then news[#news + 1] = change[3] end
+  local sizes = {}
+  for i, key in ipairs(change[5]) do sizes[i] = redis.call('ZCARD', KEYS[key]) end
+  return sizes
 end
 
 -- Forgets numbers of processes that have long been silent, where there are more than so many fields.
@@ -156,7 +161,7 @@ local function settle(doc, changes, kept)
       end
     end
     if letter == 'a' then
-      write(change)
+      lost = write(change)
       wrote = wrote or #change[2] > 0
       if change[4] >= 0 and kept then
         table.remove(names, 1)

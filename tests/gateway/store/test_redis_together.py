@@ -112,3 +112,18 @@ async def test_odd_neighbor_spoils_no_poll(many: Processes) -> None:
     )
     assert isinstance(answers[1], StoreUnavailable)
     assert [type(answer).__name__ for answer in answers] == ["Found", "StoreUnavailable", "Found"]
+
+
+async def test_new_jobs_know_their_place(many: Processes) -> None:
+    """The commit that puts jobs says how many stand before each in its line: no read asks again."""
+    link = Counting(many.url)
+    one, other = await many.process(link=link), await many.process()
+    await put(other, many.job())
+    jobs = [many.job(priority="batch" if n == 2 else "interactive") for n in range(4)]
+    await asyncio.gather(*(put(one, job) for job in jobs))
+    sent = link.sent
+    assert [await one.position("acme", job) for job in jobs] == [1, 2, 0, 3]
+    assert link.sent == sent
+    await put(one, many.job("else"))
+    assert [await one.position("acme", job) for job in jobs] == [1, 2, 0, 3]
+    assert link.sent > sent + len(jobs)
