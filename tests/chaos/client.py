@@ -8,6 +8,7 @@ Nothing here looks into the gateway.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
@@ -116,10 +117,17 @@ class Client:
 
     async def _prepare(self, order: Order) -> None:
         """Tell the order's upstream what will go wrong with it."""
-        steer = Steer(script=[] if order.trouble is None else [order.trouble])
-        url = f"{self._stage.fakes[order.model]}/_control"
-        async with self._http.post(url, data=msgspec.json.encode(steer)) as answer:
-            answer.raise_for_status()
+        await self.steer(order.model, Steer(script=[] if order.trouble is None else [order.trouble]))
+
+    async def steer(self, upstream: str, steer: Steer) -> None:
+        """Tell an upstream what to do, once it is there."""
+        url = f"{self._stage.fakes[upstream]}/_control"
+        while True:
+            with contextlib.suppress(aiohttp.ClientConnectorError):
+                async with self._http.post(url, data=msgspec.json.encode(steer)) as answer:
+                    answer.raise_for_status()
+                    return
+            await asyncio.sleep(PAUSE)
 
     async def _bring(self, order: Order) -> str:
         """Bring the image an order begins from, as often as it takes; return its upload."""

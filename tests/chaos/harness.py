@@ -23,9 +23,10 @@ from tests.chaos.client import Client
 from tests.chaos.listener import Listener, arrivals, untold
 from tests.chaos.marks import ANY_MOMENT, PAUSE, mark, read_marks
 from tests.chaos.orders import by_number, orders
-from tests.chaos.plan import STOPPED, Profile, spec, store_plan, wanted, watched_plan
+from tests.chaos.plan import AWAY, STOPPED, Profile, spec, store_plan, wanted, watched_plan
 from tests.chaos.stage import TENANTS, TIGHT, Stage
 from tests.chaos.verdict import Verdict, compare
+from tests.fakes.server import Steer
 
 if TYPE_CHECKING:
     from tests.chaos.life import Life
@@ -40,6 +41,8 @@ TRICKLE: Final = 20
 """Breaths after which there is a new order in any case."""
 SEEN_SECONDS: Final = 0.3
 """How long after a fault of the store it is looked at what it left open."""
+AWAY_SECONDS: Final = (0.5, 2.5)
+"""How long an upstream refuses connections."""
 MISSES: Final = 25
 """Lives in a row without the fault they were for, after which a process is left in peace."""
 DRAINING: Final = 0.3
@@ -85,6 +88,7 @@ class Run:
         plans = {life.name: watched_plan(profile, lives, life) for life in lives}
         breaking = [self._lead(life, plans[life.name]) for life in lives]
         breaking.append(self._trouble_store(store_plan(profile, self._stage.ground.deeds)))
+        breaking.append(self._trouble_upstreams())
         feeding = asyncio.create_task(self._feed(), name="orders")
         try:
             async with asyncio.timeout(profile.most_seconds), asyncio.TaskGroup() as group:
@@ -271,6 +275,17 @@ class Run:
             self._begun += 1
             await asyncio.sleep(SEEN_SECONDS)
             self.exposed |= await self._stage.under_way()
+
+    async def _trouble_upstreams(self) -> None:
+        """Have upstreams refuse connections for a time, one after the other."""
+        dice = random.Random(f"{self._profile.seed} upstreams")
+        for at in range(self._profile.away):
+            await self._turn((at + dice.random()) / self._profile.away)
+            seconds = dice.uniform(*AWAY_SECONDS)
+            await self._client.steer(dice.choice(list(self._stage.fakes)), Steer(away=seconds))
+            await asyncio.sleep(seconds)
+            mark(self._stage.folder / "marks", AWAY, "upstream")
+            self._begun += 1
 
 
 def unheard(_jobs: int, _faults: int) -> None:

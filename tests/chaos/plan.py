@@ -33,15 +33,18 @@ STORE: Final = (
     "store: replies lost",
     "store: answers delayed",
 )
+AWAY: Final = "upstream: away"
+"""It refuses connections for a time."""
 
 
 class Profile(Struct, frozen=True):
     """How much of it, and where.
 
     `hits` are deaths at each point of a role, `moments` and `pauses` of each role at any moment, `store`
-    faults of the store of each kind, `trouble` the share of orders whose upstream misbehaves (`busy`: has
-    no time). A fault waits for its share of the jobs, but not longer than `longest_peace` seconds. A `pause`
-    is so many seconds: past a lease always, past that of an open call sometimes.
+    faults of the store of each kind, `away` absences of upstreams, `trouble` the share of orders whose
+    upstream misbehaves (`busy`: has no time). A fault waits for its share of the jobs, but not longer than
+    `longest_peace` seconds. A `pause` is so many seconds: past a lease always, past that of an open call
+    sometimes.
     """
 
     jobs: int = 200
@@ -49,6 +52,7 @@ class Profile(Struct, frozen=True):
     moments: int = 5
     pauses: int = 0
     store: int = 0
+    away: int = 0
     points: tuple[str, ...] = POINTS
     trouble: float = 0.0
     busy: bool = False
@@ -102,7 +106,7 @@ def wanted(profile: Profile) -> dict[str, int]:
             want[f"{role}: {kind}"] += 1
     if profile.setup.store == "redis":
         want |= {kind: profile.store for kind in STORE if profile.store}
-    return want
+    return want | ({AWAY: profile.away} if profile.away else {})
 
 
 def expected(profile: Profile) -> dict[str, int]:

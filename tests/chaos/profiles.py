@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 REDIS: Final = Setup(store="redis", roles=("api", "api", "worker", "worker"))
 """Two processes that answer clients and two that work, over one Redis."""
 SMOKE: Final = (
-    Profile(jobs=500, hits=2, moments=6, trouble=0.1),
-    Profile(jobs=2_600, hits=4, moments=12, pauses=3, store=5, trouble=0.1, setup=REDIS),
+    Profile(jobs=500, hits=2, moments=6, away=2, trouble=0.1),
+    Profile(jobs=2_600, hits=4, moments=12, pauses=3, store=5, away=6, trouble=0.1, setup=REDIS),
 )
 LONG: Final = (
-    Profile(jobs=500, hits=2, moments=10, trouble=0.08),
-    Profile(jobs=2_600, hits=5, moments=20, pauses=6, store=8, trouble=0.08, setup=REDIS),
+    Profile(jobs=500, hits=2, moments=10, away=2, trouble=0.08),
+    Profile(jobs=2_600, hits=5, moments=20, pauses=6, store=8, away=6, trouble=0.08, setup=REDIS),
 )
 PARTS: Final = 10
 """How often the long pair runs, each time from another seed."""

@@ -117,6 +117,8 @@ class Fake:
         self._stop = asyncio.Event()
         self._free = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
 
     def release(self) -> None:
         """Let answers go that are held, and hold no more."""
@@ -143,13 +145,28 @@ class Fake:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await self._listen()
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}"
         return self
+
+    async def _listen(self) -> None:
+        assert self._runner is not None
+        self._site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await self._site.start()
+
+    async def leave(self, seconds: float) -> None:
+        """Refuse connections for so long; who has one is answered, and has to come anew after."""
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
+            await self._pause(seconds)
+            await self._listen()
 
     async def __aexit__(self, *_: object) -> None:
         self._stop.set()
         self._free.set()
+        await asyncio.gather(*self._leaving)
         if self._runner is not None:
             await self._runner.cleanup()
         if self._log is not None:
@@ -230,7 +247,10 @@ class Fake:
                 await self._pause(behavior.seconds)
             case "half" | "drip" | "huge" if behavior:
                 return await self._trickle(request, answer, behavior)
-        return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+        response = web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+        if self._site is None:
+            response.force_close()
+        return response
 
     async def _trickle(self, request: web.Request, answer: Answer, behavior: Behavior) -> web.StreamResponse:
         total = behavior.size if behavior.do == "huge" else len(answer.body)
@@ -268,15 +288,20 @@ class Fake:
             self.script.add(*steer.script)
             if steer.delay is not None:
                 self.upstream.delay = steer.delay
+            if steer.away is not None:
+                task = asyncio.create_task(self.leave(steer.away))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
         body = msgspec.json.encode({"paid": self.paid, "calls": self.calls})
         return web.Response(body=body, content_type="application/json")
 
 
 class Steer(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /_control` takes: behaviors to add, another delay, or to start afresh."""
+    """What `POST /_control` takes: behaviors to add, another delay, seconds to be away, to start afresh."""
 
     script: list[Behavior] = []
     delay: float | None = None
+    away: float | None = None
     forget: bool = False
 
 

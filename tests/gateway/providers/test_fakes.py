@@ -350,3 +350,21 @@ async def test_fake_serves_as_a_process(tmp_path: Path) -> None:
         ("status_503", 0, TASK.key),
         ("accepted", 1, TASK.key),
     ]
+
+
+async def test_fake_refuses_while_away() -> None:
+    """A fake that is away refuses connections, lets those go that it has, and is back at the same address."""
+    async with openai.fake() as fake, aiohttp.ClientSession() as session:
+        async with session.get(f"{fake.url}/_control") as answer:
+            assert "Connection" not in answer.headers
+        leaving = asyncio.create_task(fake.leave(0.5))
+        async with asyncio.timeout(5):
+            while True:
+                async with session.get(f"{fake.url}/other") as answer:
+                    if answer.headers.get("Connection") == "close":
+                        break
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(f"{fake.url}/_control")
+        await leaving
+        async with session.get(f"{fake.url}/_control") as answer:
+            assert answer.status == 200
