@@ -8,13 +8,14 @@ batches, not longer queues. Reads go to the back end. Waiters are woken by name 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.crash import Hook, nowhere
 from gateway.errors import StoreUnavailable
-from gateway.store.backend import KEYS_KEPT_MS, Anchor, Backend, News, anchored
+from gateway.store.backend import Backend, News
 from gateway.store.bell import Bell, due_in
+from gateway.store.broom import Broom
 from gateway.store.committer import Committer
 from gateway.store.contract import (
     Begun,
@@ -37,16 +38,13 @@ from gateway.store.contract import (
 from gateway.store.flight import QUIET, Hears, Patience
 from gateway.store.gate_moves import SYSTEM, ReopenMove, reopened
 from gateway.store.moves import (
-    AnchorMove,
     AttemptMove,
     BeginMove,
     CancelMove,
     CountMove,
-    DropMove,
     EraseMove,
     GrantMove,
     RecordMove,
-    RestMove,
     SayMove,
     SubmitMove,
 )
@@ -91,7 +89,6 @@ class Engine:
     ) -> None:
         self.backend = backend
         self._leases = leases
-        self._chain = chain
         self._crash = crash
         self._patience = patience
         self._bell = Bell()
@@ -100,6 +97,7 @@ class Engine:
         hears = hears._replace(queued=self._outbox.set)
         self._committer = Committer(backend, chain, self._bell, mint, hears, patience)
         self._send = self._committer.send
+        self._broom = Broom(backend, chain, self._send)
         self._due = asyncio.Event()
         self._places = Places(backend)
         self._tick: dict[tuple[str, str], tuple[int, Job | None]] = {}
@@ -219,30 +217,7 @@ class Engine:
 
     async def sweep(self, retention: Retention, budget: int = 200) -> Swept:
         """Remove what is past its time, at most `budget` things of each sort."""
-        now = self.backend.clock()
-        expired = await self.backend.expired(now, retention, budget)
-        drops = [DropMove(job) for job in expired.jobs]
-        dropped = await asyncio.gather(*(self._send(move) for move in drops))
-        links = await self._cut(expired.links)
-        keys = await self.backend.drop_keys(now - max(retention.keys_ms, KEYS_KEPT_MS), budget)
-        over = now - retention.uploads_ms
-        moves = [DropUploadMove(tenant, upload, over) for tenant, upload in expired.uploads]
-        uploads = sum(await asyncio.gather(*(self._send(move) for move in moves)))
-        deliveries = await self.backend.shelf.drop_over(now - retention.deliveries_ms, budget)
-        idle = await self.backend.idle(now, budget)
-        users = sum(await asyncio.gather(*(self._send(RestMove(*each)) for each in idle.items())))
-        jobs = tuple(job for job in dropped if isinstance(job, Job))
-        more = max(len(expired.jobs), keys, len(expired.uploads), deliveries) >= budget or links > 0
-        return Swept(jobs, keys, links, uploads, deliveries, users, more)
-
-    async def _cut(self, ends: Mapping[str, TrailLink]) -> int:
-        """Cut trails, each after its newest link to go, once it is written down where the rest begins."""
-        moves = []
-        for name, last in ends.items():
-            seal = self._chain.link(last.head, anchored(last.version, last.at))
-            moves.append(AnchorMove(name, Anchor(last.version, last.at, last.head, seal)))
-        await asyncio.gather(*map(self._send, moves))
-        return sum([await self.backend.cut(name, last.version) for name, last in ends.items()])
+        return await self._broom.sweep(retention, budget)
 
     async def remains(self, limit: int = 200) -> Sequence[Remains]:
         """Return what dropped jobs left behind, oldest first."""
