@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway import doctor
+from gateway.store.backend import News
 from gateway.store.contract import Begun, Claim, Recorded, Replayed, Stale, Submitted
 from gateway.store.engine import LEASE_MS, Engine
 from tests.contracts.beside import ended, hooked
@@ -109,6 +110,26 @@ async def test_waiters_hear_other_processes(many: Processes) -> None:
     assert isinstance(begun, Begun)
     assert await asyncio.wait_for(waiting, 5) == begun.job
     assert await watch.changed(5) == {job.id}
+
+
+async def test_nobody_hears_their_own(many: Processes) -> None:
+    """A process is told what others did, by commits and by leases given back, and not what it did itself."""
+    backends = [many.over(), many.over()]
+    one, two = (many.engine(backend) for backend in backends)
+    heard: list[asyncio.Queue[News | None]] = [asyncio.Queue(), asyncio.Queue()]
+    for backend, news in zip(backends, heard, strict=True):
+        backend.listen(news.put_nowait, lambda: None)
+        await backend.start()
+        await backend.heard()
+    job = await put(one, many.job())
+    await two.give_back(await two.claim(1, LEASE_MS))
+    await put(one, many.job("last"))
+    await put(two, many.job("last"))
+    async with asyncio.timeout(5):
+        told = [[await news.get() for _ in range(3)] for news in heard]
+    assert told[0][:2] == [None, News(due=True)]
+    assert told[1][:2] == [None, News("acme", (("ann", job.id),), due=True)]
+    assert [news and news.tenant for _, _, news in told] == ["last", "last"]
 
 
 async def test_workers_hear_other_processes(many: Processes) -> None:
