@@ -21,10 +21,10 @@ from gateway.store.draft import Draft, Missing, Scene, with_docs
 from gateway.store.flight import Flight
 from gateway.store.format import TooNew
 from gateway.store.gate_moves import SYSTEM, ShutMove, rewound
+from gateway.store.kept import Kept
 from gateway.store.memory import Memory
 from gateway.store.moves import AttemptMove, SayMove
 from policies.model import Account, Usage
-from policies.webhooks import Endpoint
 
 if TYPE_CHECKING:
     from gateway.audit import Chain
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 16
 BATCH: Final = 512
-KEPT_TENANTS: Final = 4096
-KEPT_USERS: Final = 4096
-"""Users kept a tenant; past that they are read again."""
-
-_Kept = tuple[TenantState, dict[str, UserState | None], dict[str, Endpoint] | None]
 
 
 class Committer:
@@ -61,7 +56,7 @@ class Committer:
         self._hears = hears
         self._patience = patience
         self._memory = Memory(backend.me)
-        self._kept: dict[str, _Kept] = {}
+        self._kept = Kept()
         self._flight = Flight()
         self._waiting: list[TenantMove | AttemptMove] = []
         self._arrived = asyncio.Event()
@@ -81,15 +76,15 @@ class Committer:
             (there,) = await self._backend.load([Want(tenant, subjects={subject})])
             return _usage(there.sound(), subject)
         await self._flight.over(tenant)
-        kept = self._kept.get(tenant)
-        if kept is None or subject not in kept[1]:
-            scene = _scene(kept)
-            await self._load({tenant: scene}, [Want(tenant, state=kept is None, subjects={subject})])
-            kept = scene.state, scene.users, scene.endpoints
-            if self._kept.get(tenant) is None or self._kept[tenant][0].version <= scene.state.version:
-                self._keep(tenant, scene)
-        user = kept[1][subject]
-        return Usage(kept[0].doc.account, user.account if user else Account(granted=None))
+        scene = self._kept.scene(tenant)
+        if subject not in scene.users:
+            await self._load(
+                {tenant: scene}, [Want(tenant, state=tenant not in self._kept, subjects={subject})]
+            )
+            if scene.state.version >= self._kept.version(tenant):
+                self._kept.keep(tenant, scene)
+        user = scene.users[subject]
+        return Usage(scene.state.doc.account, user.account if user else Account(granted=None))
 
     async def found(self, tenant: str, job: str, reader: str) -> Found | None:
         """Return a job and its reader's usage, read in one go."""
@@ -207,7 +202,7 @@ class Committer:
         What broke wrote nothing: a commit is whole or not at all, and what was applied has its answer.
         """
         for move in moves:
-            self._kept.pop(move.tenant, None)
+            self._kept.forget(move.tenant)
         if len(moves) == 1:
             _fail(moves[0], bug)
             return
@@ -217,7 +212,7 @@ class Committer:
     def _give_up(self, moves: list[TenantMove | AttemptMove], fault: Fault) -> None:
         """Fail moves and forget what was known of their tenants."""
         for move in moves:
-            self._kept.pop(move.tenant, None)
+            self._kept.forget(move.tenant)
             _fail(move, fault)
 
     async def _know(self, scenes: dict[str, Scene], moves: list[TenantMove]) -> None:
@@ -229,9 +224,8 @@ class Committer:
                 want = wants[move.tenant] = Want(move.tenant, subjects=set(), jobs=set(), keys=set())
             move.wants(want)
         for tenant, want in wants.items():
-            kept = self._kept.get(tenant)
-            want.state = want.turn = kept is None
-            scenes[tenant] = scene = _scene(kept)
+            want.state = want.turn = tenant not in self._kept
+            scenes[tenant] = scene = self._kept.scene(tenant)
             want.subjects -= scene.users.keys()
         lacking = [want for want in wants.values() if want.any]
         await self._load(scenes, lacking)
@@ -358,9 +352,9 @@ class Committer:
                 scene.endpoints = with_docs(scene.endpoints, change.docs)
             scene.docs, scene.deliveries = {}, {}  # who comes late reads them again
             if shared:
-                self._kept.pop(change.tenant, None)
+                self._kept.forget(change.tenant)
             else:
-                self._keep(change.tenant, scene)
+                self._kept.keep(change.tenant, scene)
             self._memory.keep(change.tenant, change.state)
         self._memory.put(change.puts)
         for move, answer in each.answers:
@@ -374,7 +368,7 @@ class Committer:
         """Compare what is there with what is known; what a tenant that went back was kept for is over."""
         known = tenant in self._memory.gone
         if self._memory.meet(tenant, loaded):
-            self._kept.pop(tenant, None)
+            self._kept.forget(tenant)
             if not known:
                 self._arrived.set()
 
@@ -394,28 +388,10 @@ class Committer:
             self._memory.hold(move.job)
         return [_Pending(change, [(move, move.answer(change))])]
 
-    def _keep(self, tenant: str, scene: Scene) -> None:
-        """Keep what is now known of a tenant, within bounds; the longest untouched goes first.
-
-        Of one that is shut nothing is kept: nobody tells when it is opened.
-        """
-        self._kept.pop(tenant, None)
-        if scene.state.doc.shut is not None:
-            return
-        users = scene.users if len(scene.users) <= KEPT_USERS else {}
-        self._kept[tenant] = (scene.state, users, scene.endpoints)
-        if len(self._kept) > KEPT_TENANTS:
-            del self._kept[next(iter(self._kept))]
-
 
 def _usage(there: Loaded, subject: str) -> Usage:
     state, user = there.state or TenantState(), there.users.get(subject)
     return Usage(state.doc.account, user.account if user else Account(granted=None))
-
-
-def _scene(kept: _Kept | None) -> Scene:
-    state, users, endpoints = kept if kept is not None else (TenantState(), {}, None)
-    return Scene(state, users, {}, {}, set(), endpoints=endpoints)
 
 
 class _Pending:
