@@ -26,12 +26,14 @@ class StoreTime:
         self._leader: Callable[[], str] = str
 
     def led_by(self, leader: Callable[[], str]) -> None:
-        """Say who tells whose clock the store's time is. One that was not heard of leaves it as it is."""
+        """Say who tells whose clock the store's time is: asked whenever a node was heard of.
+
+        One that was not heard of itself leaves the time as it is.
+        """
         self._leader = leader
 
     def __call__(self) -> int:
         """Return the store's time in milliseconds."""
-        self._last = self._ahead.get(self._leader(), self._last)
         return (self._steady() + self._last) // 1000
 
     def at(self, mark: int, node: str) -> int:
@@ -46,6 +48,7 @@ class StoreTime:
         """Take in what a node told its time to be, in microseconds, between the mark `sent` and now."""
         lowest, highest = told - self._steady(), told - sent
         self._ahead[node] = min(max(self._ahead.get(node, self._last), lowest), highest)
+        self._last = self._ahead.get(self._leader(), self._last)
 
 
 def steady_us() -> int:

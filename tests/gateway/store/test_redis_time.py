@@ -62,7 +62,7 @@ def test_time_does_not_leap() -> None:
 
 
 def test_nodes_have_their_own_clocks() -> None:
-    """Each node's moments are by its own clock; the store's time is the leader's, whoever that is."""
+    """Each node's moments are by its own clock; the store's time is the leader's, as any reply finds it."""
     steady = Ticks()
     known = StoreTime(steady, lambda: 50_000_000)
     leader = ["a"]
@@ -73,8 +73,10 @@ def test_nodes_have_their_own_clocks() -> None:
     steady.at += 1_000_000
     assert (known(), known.at(mark, "a"), known.at(mark, "b")) == (61_000, 60_000, 9_000)
     leader[0] = "b"
+    known.learn(known.mark(), 61_000_000, "a")
     assert known() == 10_000
     leader[0] = "nobody"
+    known.learn(known.mark(), 61_000_000, "a")
     assert (known(), known.at(mark, "nobody")) == (10_000, 9_000)
 
 
