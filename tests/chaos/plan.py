@@ -110,8 +110,12 @@ def wanted(profile: Profile) -> dict[str, int]:
 
 
 def expected(profile: Profile) -> dict[str, int]:
-    """Return how often each fault has to be seen at least: those of upstreams are counted by their logs."""
-    return wanted(profile) | dict.fromkeys(KINDS if profile.trouble and not profile.busy else (), 1)
+    """Return how often each fault has to be seen at least.
+
+    Those of upstreams are counted by their logs, and each kind is seen where enough orders meet one.
+    """
+    sure = not profile.busy and profile.jobs * profile.trouble >= TROUBLES
+    return wanted(profile) | dict.fromkeys(KINDS if sure else (), 1)
 
 
 def pressed(profile: Profile) -> tuple[str, ...]:
@@ -119,6 +123,8 @@ def pressed(profile: Profile) -> tuple[str, ...]:
     return tuple(TIGHT) if profile.jobs >= ENOUGH else ()
 
 
+TROUBLES: Final = 100
+"""Orders with a trouble among which every kind of trouble is."""
 ENOUGH: Final = 400
 """Jobs of a run in which every limit is reached."""
 

@@ -50,9 +50,9 @@ WAITING: Final = _short(
     busy=True,
     clients=64,
     end_seconds=8.0,
-    setup=replace(REDIS, delay=4.0, concurrency=64),
+    setup=replace(REDIS, roles=("all", "all"), delay=4.0, concurrency=64),
 )
-"""Jobs that wait for a second call while their worker is paused, and another has room to make them."""
+"""Jobs that wait for a second call while who makes them is paused, and another has room to make them."""
 PLANTS: Final = (
     Planted("blind", _short(("upstream_sent", "upstream_answered")), "no upstream was paid twice"),
     Planted("early", _short(("held", "job_stored")), "every 202 came to an end"),
