@@ -17,7 +17,7 @@ from gateway.audit import Record
 from gateway.blobs import places
 from gateway.callers import CALLERS_KEPT, MINUTE_MS, Caller, Rulebook
 from gateway.crash import Hook, nowhere
-from gateway.errors import Problem
+from gateway.errors import Problem, StoreUnavailable
 from gateway.following import Following
 from gateway.manners import NATIVE, Manner, Pinned, Pins
 from gateway.store.contract import (
@@ -308,6 +308,7 @@ class Jobs:
         """Return how many of the tenant's queued jobs come first; None once it runs. A second old at most.
 
         A job that has just come stands behind all: one count a second serves all of a tenant's new jobs.
+        None too where the store cannot tell: no answer about a job that is there fails for its place.
         """
         if job.state is not JobState.QUEUED:
             return None
@@ -318,7 +319,11 @@ class Jobs:
         if kept is None or now - kept[0] >= POSITION_KEPT_MS:
             if len(self._positions) >= CALLERS_KEPT:
                 self._positions.clear()
-            kept = self._positions[name] = (now, await self._store.position(who.principal.tenant, job))
+            try:
+                place = await self._store.position(who.principal.tenant, job)
+            except StoreUnavailable:
+                return None
+            kept = self._positions[name] = (now, place)
         return kept[1]
 
     def watch(self, who: Caller) -> Watch:

@@ -23,7 +23,7 @@ from gateway.api.waiting import until_news
 from gateway.dialects import openai_bodies, openai_errors
 from gateway.dialects.forms import is_form, read_form
 from gateway.dialects.speech import NO_STORE, Call, ignored, image, read_object, submitted
-from gateway.errors import Problem
+from gateway.errors import Problem, StoreUnavailable
 from gateway.manners import Manner
 from policies.access import Action
 from policies.model import InputRef, JobState
@@ -173,9 +173,16 @@ class OpenAI:
         return openai_errors.still_running([*headers, *self._pause(exchange)])
 
     async def _waited(self, exchange: Exchange, job: Job) -> Job:
-        found = await until_news(
-            self._jobs, self._parts.lifetime, exchange, job.id, None, self._seconds(exchange)
-        )
+        """Return the job at its end or when time is up; as it was where the store is away meanwhile.
+
+        It is there, and an answer that says the store is not would have it made anew.
+        """
+        try:
+            found = await until_news(
+                self._jobs, self._parts.lifetime, exchange, job.id, None, self._seconds(exchange)
+            )
+        except StoreUnavailable:
+            return job
         exchange.usage = found.usage
         return found.job
 
