@@ -163,24 +163,41 @@ class Committer:
         """Compare all that is remembered with what is there, then take that for what goes on.
 
         For a moment after nothing is admitted: by then all other processes have looked too, and closed what
-        only they knew of. What cannot be looked into now is looked into when this is told again.
+        only they knew of. What cannot be read now may be what was lost: this is told again while anything is
+        strange, and until all was compared nothing is taken for ours.
         """
+        self._turned = False
         strange = self._backend.strange()
         wants = self._memory.wants()
-        try:
-            for at in range(0, len(wants), BATCH):
-                some = wants[at : at + BATCH]
-                for want, loaded in zip(some, await self._backend.load(some), strict=True):
-                    self._meet(want.tenant, loaded)
-        except Fault:
+        met = [await self._met(wants[at : at + BATCH]) for at in range(0, len(wants), BATCH)]
+        if not all(met):
             return
-        self._turned = False
         self._kept.clear()
         if strange is not None:
             if strange.lost:
                 self._memory.lack(SYSTEM, strange.lost)
             self._quiet = time.perf_counter() + self._patience.settle
             self._backend.accept(strange)
+
+    async def _met(self, wants: list[Want]) -> bool:
+        """Compare what is remembered of some; return whether all could be read.
+
+        What is there and no text of ours is passed over: nothing can be written to it either.
+        """
+        try:
+            there = await self._backend.load(wants)
+        except TooNew:
+            there = []
+        except Fault:
+            return False
+        except Exception:  # noqa: BLE001 - one by one, below: what one holds is not to stop all others
+            there = []
+        if not there and len(wants) > 1:
+            return all([await self._met([want]) for want in wants])
+        for want, loaded in zip(wants, there, strict=False):
+            if loaded.fault is None:
+                self._meet(want.tenant, loaded)
+        return all(loaded.fault is None or isinstance(loaded.fault, TooNew) for loaded in there)
 
     async def _shut(self) -> None:
         """Close the tenants that went back, and tell whom it concerns; what cannot be told yet stays."""

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import Change, Loaded, News, Outcome, Strange, Want
@@ -18,13 +18,17 @@ from tests.contracts.rig import Rig, put
 
 
 class Swapped:
-    """A back end that stands for several, one at a time. It fails the commits of `failing`, by number."""
+    """A back end that stands for several, one at a time. It fails the commits of `failing`, by number.
+
+    What `odd` holds, a tenant, is no document.
+    """
 
     def __init__(self, first: Any) -> None:
         self.now = first
         self.failing: set[int] = set()
         self.commits = 0
-        self.deaf = False
+        self.deaf: Literal["", "all", "each"] = ""
+        self.odd = ""
         self.met: Strange | None = None
         self.turned: Callable[[], None] = lambda: None
 
@@ -46,11 +50,13 @@ class Swapped:
         self.met = None
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
-        """Load, or fail."""
-        if self.deaf:
+        """Load, or fail: by one fault, by one for each want, or by a bug in any that is odd."""
+        if self.deaf == "all":
             raise StoreUnavailable("no disk")
+        if any(want.tenant == self.odd for want in wants):
+            raise ValueError("not a document")
         loaded: list[Loaded] = await self.now.load(wants)
-        return loaded
+        return [Loaded(fault=StoreUnavailable("loading")) for _ in wants] if self.deaf else loaded
 
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Commit, or fail."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -264,19 +266,35 @@ async def test_changed_store_is_compared(two: TwoStories) -> None:
     assert two.under.met is None
 
 
-async def test_comparing_waits_for_the_store(two: TwoStories) -> None:
-    """While nothing can be read the store is not taken for ours; when it can, nothing was forgotten."""
+@pytest.mark.parametrize("deaf", ["all", "each"])
+async def test_comparing_waits_for_the_store(two: TwoStories, deaf: Literal["all", "each"]) -> None:
+    """While not all can be read the store is not taken for ours; when it can, nothing was forgotten."""
     await two.both()
     await put(two.store, two.rig.job())
     two.go_back()
-    two.under.met, two.under.deaf = NEW, True
+    two.under.met, two.under.deaf = NEW, deaf
     two.under.turned()
     with pytest.raises(StoreUnavailable):
         await submit(two.store, two.rig.job())
     assert two.under.met == NEW
-    two.under.deaf = False
+    two.under.deaf = ""
+    two.under.turned()  # as whoever finds it strange says again and again
     with pytest.raises(StoreClosed):
         await submit(two.store, two.rig.job())
+    assert two.under.met is None
+
+
+async def test_comparing_passes_over_nonsense(two: TwoStories) -> None:
+    """A tenant whose document is none stops nobody from finding what was lost of another."""
+    await two.both()
+    await two.both(tenant="odd")
+    await put(two.store, two.rig.job())
+    two.go_back()
+    two.under.met, two.under.odd = NEW, "odd"
+    two.under.turned()
+    async with asyncio.timeout(5):
+        await two.heard.wait()
+    assert [tenant for tenant, _why in two.told] == ["acme"]
     assert two.under.met is None
 
 
