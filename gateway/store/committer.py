@@ -174,8 +174,8 @@ class Committer:
             return
         self._kept.clear()
         if strange is not None:
-            if strange.lost:
-                self._memory.lack(SYSTEM, strange.lost)
+            if lost := (self._backend.strange() or strange).lost:  # more may be known by now
+                self._memory.lack(SYSTEM, lost)
             self._quiet = time.perf_counter() + self._patience.settle
             self._backend.accept(strange)
 

@@ -25,6 +25,7 @@ class Lineage:
         self._ours: set[str] = set()
         self._seen: dict[str, int] = {}
         self._met: dict[str, int] = {}
+        self._lost: dict[str, int] = {}
         self._turned: list[Callable[[], None]] = []
 
     def watch(self, turned: Callable[[], None]) -> None:
@@ -32,17 +33,25 @@ class Lineage:
         self._turned.append(turned)
 
     def meet(self, of: Mapping[str, str]) -> str:
-        """Take in what a primary tells of itself; return the name of its history."""
-        name = of.get("master_replid", "")
-        if name in self._ours or not self.armed:
+        """Take in what a primary tells of itself, or its replica; return the name of its history.
+
+        A replica may not know any more what its primary continued. What turns out to lack more than was
+        known when it was taken for ours is strange again.
+        """
+        name, lost = of.get("master_replid", ""), self._lacked(of)
+        if not self.armed or (name in self._ours and lost <= self._lost.get(name, 0)):
             self._ours.add(name)
             self._seen[name] = max(self._seen.get(name, 0), int(of.get("master_repl_offset", 0)))
             return name
-        before, until = of.get("master_replid2", ""), int(of.get("second_repl_offset", -1))
-        self._met[name] = max(0, self._seen[before] - (until - 1)) if before in self._seen else 0
+        self._met[name] = max(lost, self._met.get(name, 0))
         for turned in self._turned:
             turned()
         return name
+
+    def _lacked(self, of: Mapping[str, str]) -> int:
+        """Return how much of a history that was seen is lacking in the one that continues it."""
+        before, until = of.get("master_replid2", ""), int(of.get("second_repl_offset", -1))
+        return max(0, self._seen[before] - (until - 1)) if before in self._seen else 0
 
     def holds(self, name: str) -> bool:
         """Whether scripts may go where this history is: never while another one is strange."""
@@ -55,4 +64,5 @@ class Lineage:
     def accept(self, strange: Strange) -> None:
         """Take histories for ours."""
         self._ours |= strange.names
+        self._lost |= {name: lost for name, lost in self._met.items() if name in strange.names}
         self._met = {name: lost for name, lost in self._met.items() if name not in strange.names}

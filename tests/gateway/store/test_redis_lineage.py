@@ -70,3 +70,17 @@ def test_strange_stops_all_until_accepted(ours: Lineage) -> None:
     assert ours.holds("a")
     assert ours.holds("b")
     assert ours.holds(ours.meet(told("c", 9)))
+
+
+def test_replica_hides_no_loss(ours: Lineage) -> None:
+    """What a replica does not know of its primary is neither forgotten for its sake nor passed over later."""
+    ours.meet(told("b", 95, "a", 61))
+    ours.meet(told("b", 95))
+    assert ours.strange() == Strange(frozenset({"b"}), 30)
+    ours.meet(told("c", 95))
+    met = ours.strange()
+    assert met is not None
+    ours.accept(met)
+    assert ours.holds(ours.meet(told("b", 96, "a", 61)))
+    assert not ours.holds(ours.meet(told("c", 96, "a", 51)))
+    assert ours.strange() == Strange(frozenset({"c"}), 40)
