@@ -107,11 +107,21 @@ class Cluster:
         return await self._done(Sent([called(call) for call in calls], [None] * len(calls), texts), lines)
 
     async def each(self, commands: Sequence[Command]) -> dict[str, list[Any]]:
-        """Return what each primary replies, or the fault that stood in the way, by its name."""
-        await self._look()
-        names = sorted(self._names)
-        replies = await asyncio.gather(*(self._link(name).reach(commands) for name in names))
-        return dict(zip(names, replies, strict=True))
+        """Return what each primary replies, or the fault that stood in the way, by its name.
+
+        Where one does not answer it is asked at once who is there in its place: nobody else may be asking.
+        """
+        told: dict[str, list[Any]] = {}
+        for _ in range(2):
+            await self._look()
+            names = sorted(self._names - told.keys())
+            replies = await asyncio.gather(*(self._link(name).reach(commands) for name in names))
+            told |= zip(names, replies, strict=True)
+            for name, some in zip(names, replies, strict=True):
+                for fault in some:
+                    if isinstance(fault, StoreUnavailable):
+                        self._missed(name, fault)
+        return {name: some for name, some in told.items() if name in self._names}
 
     async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
         """Yield what is published, after None once it is subscribed; ends by a `StoreUnavailable`.
@@ -232,13 +242,16 @@ class Cluster:
         return self._stale and (late or not self._names)
 
     async def _take(self, by: str, told: Sequence[Any]) -> None:
-        """Take in who has which slot, and let go of nodes that have none."""
+        """Take in who has which slot, and let go of nodes that have none.
+
+        Seeds too: on a connection from before, one that gets slots again is not asked whose history it has.
+        """
         homes = [""] * REDIS_CLUSTER_HASH_SLOTS
         for first, last, (host, port, *_), *_replicas in told:
             name = _address(f"x {(host or b'').decode()}:{port}", by)
             homes[first : last + 1] = [name] * (last + 1 - first)
         self._homes, self._names, self._stale = homes, frozenset(homes) - {""}, False
-        gone = self._links.keys() - self._names - set(self._seeds)
+        gone = self._links.keys() - self._names
         await asyncio.gather(*(self._links.pop(name).close() for name in gone))
 
     def _some(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Real Redis Clusters on loopback ports, for tests: of one node that has all slots, or of several.
 
 A slot moves with its keys from one node to another as operators do it, in steps between which a test may
-look. There are no replicas.
+look. Replicas are in `tests/fakes/spare.py`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ class Cluster:
     """So many primaries that know each other and have a part of the slots each."""
 
     def __init__(self, size: int = 1, *options: str) -> None:
-        words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000", *options)
         self._buses = [str(free_port()) for _ in range(size)]
-        self.nodes = [Redis(*words, "--cluster-port", bus) for bus in self._buses]
+        self.nodes = [self._node(bus, *options) for bus in self._buses]
         self._ids = [node.ask("CLUSTER", "MYID") for node in self.nodes]
         part = -(-SLOTS // size)
         for at, node in enumerate(self.nodes):
@@ -97,6 +96,11 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
+
+    @staticmethod
+    def _node(bus: str, *options: str) -> Redis:
+        words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
+        return Redis(*words, "--cluster-port", bus, *options)
 
     def _tell(self, node: Redis) -> None:
         """Let a node make itself known to all others at once."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Sequence
 from typing import Any
 from uuid import uuid4
 
+from gateway.errors import StoreClosed, StoreUnavailable
+from gateway.store.contract import Submitted
 from gateway.store.engine import Engine
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
 from gateway.store.redis_link import Command, Link
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
-from tests.contracts.rig import Rig
+from tests.contracts.rig import Rig, submit
 from tests.fakes.redis import server
 
 
@@ -53,3 +56,22 @@ class Processes(Rig):
         await engine.start()
         await backend.heard()
         return engine
+
+
+def backend(engine: Engine) -> RedisBackend:
+    """Return what an engine stands on, as what it is."""
+    assert isinstance(engine.backend, RedisBackend)
+    return engine.backend
+
+
+async def answered(many: Processes, engine: Engine, tenant: str) -> str:
+    """Submit until there is an answer: `in`, or `closed`."""
+    while True:
+        try:
+            assert isinstance(await submit(engine, many.job(tenant)), Submitted)
+        except StoreClosed:
+            return "closed"
+        except StoreUnavailable:
+            await asyncio.sleep(0)
+        else:
+            return "in"

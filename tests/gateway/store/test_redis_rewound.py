@@ -10,18 +10,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from gateway import doctor
-from gateway.errors import StoreClosed, StoreUnavailable
+from gateway.errors import StoreUnavailable
 from gateway.store.contract import Begun, Stale, Submitted
-from gateway.store.engine import Engine
 from gateway.store.flight import Patience
-from gateway.store.redis import RedisBackend
 from gateway.store.redis_keys import Names
 from tests.contracts.rig import attempt, put, submit
 from tests.fakes.cut import Cut
 from tests.fakes.redis import Redis, server
 from tests.fakes.replica import Pair
 from tests.fakes.sentinel import Sentinel
-from tests.gateway.store.processes import Processes
+from tests.gateway.store.processes import Processes, answered, backend
 
 TENANTS = tuple(f"t{n}" for n in range(8))
 LOSING = TENANTS[:4]
@@ -50,30 +48,11 @@ async def many(way: Cut) -> AsyncIterator[Processes]:
     await made.close()
 
 
-def backend(engine: Engine) -> RedisBackend:
-    """Return what an engine stands on, as what it is."""
-    assert isinstance(engine.backend, RedisBackend)
-    return engine.backend
-
-
 @pytest.fixture
 def watched() -> Iterator[Sentinel]:
     """A primary, a replica, a sentinel."""
     with Sentinel() as made:
         yield made
-
-
-async def answered(many: Processes, engine: Engine, tenant: str) -> str:
-    """Submit until there is an answer: `in`, or `closed`."""
-    while True:
-        try:
-            assert isinstance(await submit(engine, many.job(tenant)), Submitted)
-        except StoreClosed:
-            return "closed"
-        except StoreUnavailable:
-            await asyncio.sleep(0)
-        else:
-            return "in"
 
 
 async def lose(many: Processes, part: Callable[[], None], fail_over: Callable[[], None]) -> None:
