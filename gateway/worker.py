@@ -226,14 +226,19 @@ class Sweeper:
             try:
                 more = await self.step()
             except Fault as fault:
-                self._telemetry.event("fault", level="warning", code=fault.code, kind="sweep")
+                self._tell(fault)
             except Exception as bug:  # noqa: BLE001 - as above
                 self._telemetry.bug(bug, kind="sweep")
             stopping = await self._lifetime.pause(0.0 if more else SWEEP_SECONDS)
 
+    def _tell(self, fault: Fault) -> None:
+        self._telemetry.event("fault", level="warning", code=fault.code, kind="sweep")
+
     async def step(self) -> bool:
         """Sweep one bounded step; return whether there is more."""
         swept = await self._store.sweep(self._retention)
+        for fault in swept.faults[:1]:
+            self._tell(fault)
         more = await self._bury()
         stale = await self._blobs.tidy()
         if swept.jobs or swept.keys or swept.links or stale:

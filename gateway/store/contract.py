@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 from gateway.audit import Record
+from gateway.errors import Fault
 from gateway.store.bell import ANY
 from gateway.store.shelf import (
     DeliveryPage,
@@ -243,6 +244,7 @@ class Swept(Struct, frozen=True):
     """What one bounded step of the sweep removed. `jobs` are among `remains` until they are buried.
 
     `users` are those whose figures told nothing. They are looked for all the time, and make no `more`.
+    `faults` stood in the way of some, and of nothing else. What belongs to a closed tenant stays, unsaid.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -252,6 +254,7 @@ class Swept(Struct, frozen=True):
     deliveries: int = 0
     users: int = 0
     more: bool = False
+    faults: tuple[Fault, ...] = ()
 
 
 class Retention(Struct, frozen=True):

@@ -105,17 +105,21 @@ class Sweeping:
         """Return users whose figures tell nothing, among the next: a page of each of the next tenants."""
         shards, room = self._site.names.shards, self._site.names.room
         if len(self._going) < budget:
-            pages = await self._site.ask(
+            told = await self._site.survey(
                 [("SSCAN", shard.tenants, at) for shard, at in zip(shards, self._pages, strict=True)]
             )
+            pages: list[tuple[bytes, list[bytes]]] = [
+                page or (at, []) for page, at in zip(told, self._pages, strict=True)
+            ]
             self._pages = [at for at, _names in pages]
             for name in (name.decode() for _at, names in pages for name in names):
                 self._going.setdefault(name, b"0")
         some = list(itertools.islice(self._going.items(), budget))
         share = max(budget // max(len(some), 1), 1)
-        parts = await self._site.ask([("HSCAN", room(name).u, at, "COUNT", share) for name, at in some])
+        parts = await self._site.survey([("HSCAN", room(name).u, at, "COUNT", share) for name, at in some])
         found = {}
-        for (name, _at), (at, users) in zip(some, parts, strict=True):
+        for (name, _at), part in zip(some, parts, strict=True):
+            at, users = part or (b"0", [])
             del self._going[name]
             if at != b"0":
                 self._going[name] = at

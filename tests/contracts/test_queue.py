@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gateway.errors import StoreUnavailable
 from gateway.store.contract import (
     Asked,
     Begun,
@@ -38,6 +40,9 @@ from tests.contracts.rig import (
     submit,
     take,
 )
+
+if TYPE_CHECKING:
+    from gateway.store.backend import Backend
 
 
 async def claimed(rig: Rig, store: Engine, **fields: object) -> Claim:
@@ -284,6 +289,32 @@ async def test_sweep_spares_open_jobs(rig: Rig, store: Engine) -> None:
     left = (await store.list_jobs("acme", JobFilter(), before=None, limit=9)).jobs
     assert {job.id for job in left} == {first.job.id, late.id}
     assert not isinstance(await submit(store, rig.job(), "k"), Replayed)
+
+
+class Keyless:
+    """A back end that cannot remove keys, and is another one in all else."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    async def drop_keys(self, before: int, budget: int) -> int:
+        """Fail."""
+        raise StoreUnavailable(f"{before} {budget}")
+
+
+async def test_sweep_goes_round_faults(rig: Rig) -> None:
+    """Where a part of the sweep fails the others are done all the same, and the fault is told with them."""
+    broken: Any = Keyless(rig.backend())
+    store = rig.engine(broken)
+    job = await put(store, rig.job())
+    await store.cancel("acme", job.id, counting(), SAID)
+    rig.clock.forward(30 * DAY)
+    swept = await store.sweep(Retention(30 * DAY, 30 * DAY))
+    assert ([each.id for each in swept.jobs], swept.links > 0, swept.users) == ([job.id], True, 1)
+    assert [type(fault) for fault in swept.faults] == [StoreUnavailable]
 
 
 async def test_remains_outlive_restarts(rig: Rig, store: Engine) -> None:

@@ -13,13 +13,25 @@ from gateway import doctor
 from gateway.audit import Record, decode
 from gateway.errors import StoreClosed, StoreUnavailable
 from gateway.store.backend import Strange, Want
-from gateway.store.contract import Begun, Claim, Found, Recorded, Shut, Submitted
+from gateway.store.contract import Begun, Claim, Found, Recorded, Retention, Shut, Submitted
 from gateway.store.engine import LEASE_MS, Engine
 from gateway.store.flight import Patience
 from gateway.store.gate_moves import SYSTEM
 from policies import quota
 from policies.model import Job, Usage
-from tests.contracts.rig import NOVEMBER, OPENERS, SAID, attempt, counting, ending, put, rounds, submit, take
+from tests.contracts.rig import (
+    DAY,
+    NOVEMBER,
+    OPENERS,
+    SAID,
+    attempt,
+    counting,
+    ending,
+    put,
+    rounds,
+    submit,
+    take,
+)
 from tests.contracts.swapped import TwoStories
 
 LINE = Record(action="x")
@@ -326,3 +338,21 @@ async def test_lost_bytes_stand_with_the_house(two: TwoStories) -> None:
     assert [line.action for line in await lines(two.store, SYSTEM)] == ["store.rewound"]
     assert await two.store.reopen(SYSTEM, "operator") is not None
     assert await doctor.examine(two.store.backend, two.rig.chain) == []
+
+
+async def test_closed_tenant_stops_no_sweep(two: TwoStories) -> None:
+    """What is past its time leaves while another tenant is closed, whose own stays until it is opened."""
+    (job,) = await two.both()
+    await two.older.cancel("acme", job.id, counting(), SAID)
+    await put(two.store, two.rig.job())
+    two.go_back()
+    await noticed(two)
+    ended = await put(two.store, two.rig.job("beta"))
+    await two.store.cancel("beta", ended.id, counting(), SAID)
+    await submit(two.store, two.rig.job("beta"), key="k")
+    two.rig.clock.forward(5 * DAY)
+    swept = await two.store.sweep(Retention(DAY, DAY))
+    assert ([each.id for each in swept.jobs], swept.keys, swept.faults) == ([ended.id], 1, ())
+    assert swept.links > 0
+    await two.store.reopen("acme", "boss")
+    assert [each.id for each in (await two.store.sweep(Retention(DAY, DAY))).jobs] == [job.id]

@@ -7,13 +7,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.audit import Record
 from gateway.blobs import UNFINISHED, BlobsUnavailable, FolderBlobs
 from gateway.copies import Copies
 from gateway.errors import StoreUnavailable
 from gateway.secrets import Keyring, Secret
-from gateway.store.contract import Retention
+from gateway.store.contract import Retention, Swept
 from gateway.worker import Sweeper
 from policies.model import JobState
 from tests.journeys.workbench import PATIENCE, reopened, upstreams, workbench
@@ -128,6 +129,37 @@ async def test_stuck_images_stop_no_others(tmp_path: Path) -> None:
         assert [each.job for each in await bench.engine.remains()] == [jobs[0].id]
         await sweeper(bench).step()
         assert await bench.blobs.read(jobs[0].outputs[0].key) is None
+
+
+class Partly:
+    """A store whose sweeps leave something behind."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self.engine, verb)
+
+    async def sweep(self, retention: Retention) -> Swept:
+        """Sweep, and tell of a fault."""
+        swept = await self.engine.sweep(retention)
+        return replace(swept, faults=(StoreUnavailable("away"),))
+
+
+async def test_swept_in_part_is_buried(tmp_path: Path) -> None:
+    """A sweep that could not do all tells so; the images of what it and others removed go."""
+    async with workbench(tmp_path, "main") as bench:
+        job = await bench.run_to_end(await bench.submit("main"))
+        await erase(bench, job)
+        whole = sweeper(bench)
+        partly: Any = Partly(bench.engine)
+        retention = Retention(jobs_ms=1_000, trail_ms=10**12)
+        one = Sweeper(partly, bench.blobs, RING, bench.telemetry, retention, bench.parts.lifetime)
+        assert not await one.step()
+        assert await bench.blobs.read(job.outputs[0].key) is None
+        assert [line["kind"] for line in bench.told("fault")] == ["sweep"]
+        assert not await whole.step()
+        assert len(bench.told("fault")) == 1
 
 
 async def test_erased_prompt_leaves_log(tmp_path: Path) -> None:
