@@ -437,7 +437,8 @@ class Engine:
 
         Not for a caller who may have been told more than a read that began before they came.
         """
-        name = (tenant, job)
+        name, task = (tenant, job), asyncio.current_task()
+        before = task.cancelling() if task else 0
         while True:
             under_way = self._reading.get(name)
             if under_way is None or under_way[0] != self._bell.rings:
@@ -445,7 +446,7 @@ class Engine:
             try:
                 return await asyncio.shield(under_way[1])
             except asyncio.CancelledError:
-                if not under_way[1].cancelled():
+                if not under_way[1].cancelled() or (task and task.cancelling() > before):
                     raise
 
     async def _read_for_all(self, name: tuple[str, str]) -> Job | None:

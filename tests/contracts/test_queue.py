@@ -26,7 +26,7 @@ from gateway.store.contract import (
 )
 from gateway.store.engine import LEASE_MS, LEASES, Engine
 from policies import lifecycle
-from policies.model import JobState
+from policies.model import Job, JobState
 from tests.contracts.rig import (
     DAY,
     NOVEMBER,
@@ -395,3 +395,40 @@ async def test_worker_hears_of_work(rig: Rig, store: Engine) -> None:
     assert not waiting.done()
     await store.give_back(claims)
     await waiting
+
+
+class Gated:
+    """A back end whose next read of a job waits to fail, and which is another one in all else."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.gate: asyncio.Event | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    async def get(self, tenant: str, job: str) -> Job | None:
+        """Read, or wait and fail."""
+        if self.gate is not None:
+            gate, self.gate = self.gate, None
+            await gate.wait()
+            raise StoreUnavailable("cut")
+        return await self._backend.get(tenant, job)
+
+
+async def test_canceled_sharer_stays_canceled(rig: Rig) -> None:
+    """Who is canceled in the moment in which the read they share fails does not read on."""
+    under: Any = Gated(rig.backend())
+    store = rig.engine(under)
+    job = await put(store, rig.job())
+    gate = under.gate = asyncio.Event()
+    reader = asyncio.create_task(store.wait_job("acme", job.id, job.version, 60))
+    await rounds()
+    sharer = asyncio.create_task(store.wait_job("acme", job.id, job.version, 60))
+    await rounds()
+    reader.add_done_callback(lambda _reader: sharer.cancel())
+    gate.set()
+    async with asyncio.timeout(5):
+        await asyncio.wait((reader, sharer))
+    assert sharer.cancelled()
+    assert isinstance(reader.exception(), StoreUnavailable)
