@@ -81,6 +81,7 @@ class Draft:
     def __init__(self, tenant: str, scene: Scene, now: int, mint: Mint, forms: Forms) -> None:
         self.tenant = tenant
         self.scene = scene
+        self.at = now
         self.now = max(now, scene.state.doc.last_now)
         self.account = scene.state.doc.account
         self.tenant_doc = scene.state.doc
@@ -238,7 +239,8 @@ class Draft:
         if not self.tenant_doc.hooks:
             return []
         heard = [(each, webhooks.hears(each, ended)) for each in self.endpoints().values()]
-        return [webhooks.delivery(each, ended, event, self.now) for each, event in heard if event]
+        told = [webhooks.delivery(each, ended, event, self.now) for each, event in heard if event]
+        return [replace(each, due_at=self.at) for each in told]
 
     def queue(self, delivery: Delivery, *, fresh: bool = True, fence: int | None = None) -> None:
         """Write a delivery, due when it says. One known to be there is not made again."""

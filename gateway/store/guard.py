@@ -32,8 +32,8 @@ def verdict(change: Change, stored: Stored, taken: set[tuple[str, str]]) -> froz
         return frozenset()
     for (subject, key), row in change.keys.items():
         at = stored.keys.get((tenant, subject, key))
-        if at is not None and change.now - at < KEYS_KEPT_MS and not row.over:
-            return frozenset()
+        if at is not None and not row.over and (not subject or change.now - at < KEYS_KEPT_MS):
+            return frozenset()  # a grant's key, which is nobody's, never runs out
     leased = [put for put in change.puts if put.fence is not None]
     lost = frozenset(put.job.id for put in leased if stored.fences.get((tenant, put.job.id)) != put.fence)
     expect = [(put.job.id, put.expect) for put in change.puts] + [(d.job, d.expect) for d in change.drops]

@@ -66,7 +66,7 @@ class Memory:
                 self.hold(put.job)
 
     def let_go(self, tenant: str, job: str) -> None:
-        """Forget a job that is another's now."""
+        """Forget a job that has ended."""
         self._jobs.pop((tenant, job), None)
 
     def meet(self, tenant: str, there: Loaded) -> bool:

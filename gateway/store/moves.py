@@ -125,7 +125,7 @@ class SubmitMove(Move):
             draft.say(subject, denied(self._record, answer))
             return Denied(answer, usage)
         job = lifecycle.accepted(self.job, draft.now, draft.user(subject).ref, answer.hold)
-        draft.put(job, expect=0, due=draft.now)
+        draft.put(job, expect=0, due=draft.at)
         draft.post(subject, answer.usage, answer.entries, job.policy_version)
         if self.key is not None:
             over = self.key.mode != "once"
@@ -295,6 +295,7 @@ class GrantMove(Move):
     def fold(self, draft: Draft) -> object:
         """Post the grant unless the key is bound. A grant's key is never forgotten."""
         subject = self.subject or GRANTS
+        draft.need_key(GRANTS, self.key)
         if draft.key(GRANTS, self.key) is not None:
             return Granted(draft.usage(subject), replayed=True)
         posted = self._post(draft.usage(subject), draft.now)

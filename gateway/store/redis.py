@@ -53,6 +53,8 @@ from policies.order import Backlog
 PREFIX: Final = "safelight:"
 SAMPLE_SECONDS: Final = 1.0
 """How often it is asked whether Redis is still the same. What it loses at once is seen to be lost then."""
+LOOKED: Final = 100
+"""Jobs a page looks at at once, at least: where few fit, more would be asked for one after the other."""
 SCANNED: Final = 1_000
 """Jobs a page looks at, at most, before it is shown short."""
 
@@ -215,9 +217,9 @@ class RedisBackend:
     async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
         """Return jobs newest first. One that looked at many is shown short, and continues below."""
         shown: list[tuple[int, Job]] = []
-        edge, looked = before, 0
+        edge, looked, n = before, 0, max(limit + 1, LOOKED)
         while True:
-            places = await self._places(tenant, where, edge, limit + 1)
+            places = await self._places(tenant, where, edge, n)
             texts = await self._site.ask(
                 [("HGET", self._site.names.room(tenant).job(job), "d") for _at, job in places]
             )
@@ -228,7 +230,7 @@ class RedisBackend:
             looked += len(places)
             if len(shown) > limit:
                 return Page(tuple(job for _at, job in shown[:limit]), shown[limit - 1][0])
-            if len(places) <= limit:
+            if len(places) < n:
                 return Page(tuple(job for _at, job in shown))
             edge = places[-1][0]
             if looked >= SCANNED:

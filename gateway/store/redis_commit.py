@@ -1,9 +1,10 @@
 """Commits to Redis: one script for many tenants, sent until it is known what became of it.
 
-One commit is under way at a time, under a number that each tenant's document keeps: the next number is
-not used before this one is known to be applied or dead. Where a tenant's version keeps moving under this
-process it stands in line with the others who write there, and decides once it is its turn, from the state
-as it is then. A turn that is not used passes on by itself: it is about speed and fairness only.
+One commit is under way at a time, under a number that each tenant's document keeps. The next number goes
+out once this one is known to be applied or is given up: what arrives late then finds a newer version or
+number, or is too old to be taken. Where a tenant's version keeps moving under this process it stands in line
+with the others who write there, and decides once it is its turn, from the state as it is then. A turn that
+is not used passes on by itself: it is about speed and fairness only.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from gateway.crash import Hook
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import Applied, Change, Failed, Loaded, Outcome, Refused, Want
+from gateway.store.format import TooNew
 from gateway.store.guard import touched
 from gateway.store.redis_keys import shard_of
 from gateway.store.redis_link import Call, Command, Gone, Rejected, Silent
@@ -85,7 +88,7 @@ class Commits:
 
         Where all were refused, and turns are what it takes, that is the state at this process' turn.
         """
-        mark = self._site.time.mark()  # what is decided is decided just before
+        mark = self._site.time.mark()  # what is decided is decided not long before
         async with self._one:
             known, found = await self._known(changes)
             if any(put.expect == 0 for change in changes for put in change.puts):
@@ -162,7 +165,7 @@ class Commits:
             for part in parts
         ]
         stamp = self._site.stamp(shard_of(changes[parts[0][0]].tenant), batch.mark)
-        return self._site.commit(packer.sheet, number, stamp, groups, reads)
+        return self._site.commit(packer.sheet, number, stamp, groups, reads, copies=self._copies > 0)
 
     def _outcome(self, change: Change, verdict: list[Any], read: Iterator[list[Any]]) -> Outcome:
         """Return what a verdict means, with the state as it is for what was refused."""
@@ -176,7 +179,13 @@ class Commits:
         barred = letter == "w"
         if letter in "mw":
             self._turns.lost(change.tenant, barred=barred)
-        there = answered(touched(change), iter(next(read)), self._site.reading)
+        try:
+            there = answered(touched(change), iter(next(read)), self._site.reading)
+        except (
+            msgspec.DecodeError,
+            TooNew,
+        ):  # the others of the batch may be applied: it is this one's alone
+            return Failed(StoreUnavailable("what is stored there cannot be read"))
         return Refused(there, frozenset(() if barred else lost), barred)
 
     def _place(self, change: Change, sizes: list[int]) -> None:

@@ -30,6 +30,8 @@ MOST: Final = 2_000
 HOLDERS: Final[dict[Kind, str]] = {"endpoint": "ep", "key": "ky", "upload": "up"}
 """Which hash of a tenant holds documents of a kind."""
 
+NEVER: Final = -1
+"""Until when keys have run out that never do: those of grants, which are nobody's."""
 DROPPED: Final = EXACT
 """Since when deliveries of a dropped endpoint are hushed: they are as if gone, and the sweep removes them."""
 
@@ -173,7 +175,8 @@ class Packer:
             yield ["o", sheet(room.t, "hash")]
         for (subject, key), row in change.keys.items():
             if not row.over:
-                yield ["k", sheet(room.key(subject, key)[0], "hash"), change.now - KEYS_KEPT_MS]
+                over = change.now - KEYS_KEPT_MS if subject else NEVER
+                yield ["k", sheet(room.key(subject, key)[0], "hash"), over]
         yield from self._job_checks(room, change, known)
         for told in change.deliveries:
             name = told.delivery.id

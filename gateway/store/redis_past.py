@@ -46,7 +46,7 @@ class Removals:
         site = self._site
         head = ("", number, site.stamp(self.room.shard), site.names.wake)
         group = [(self._group, self._changes)]
-        return site.call("commit", list(self._sheet.keys), (*head, self._sheet.types, group), ())
+        return site.call("commit", list(self._sheet.keys), (*head, self._sheet.types, group, False), ())
 
 
 class ByTenant(dict[str, Removals]):

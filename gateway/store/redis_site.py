@@ -161,10 +161,17 @@ class Site:
         return [fault_of(reply) or unpack(reply) for reply in replies]
 
     def commit(
-        self, sheet: Sheet, number: int, stamp: int, groups: Sequence[object], reads: Sequence[object] = ()
+        self,
+        sheet: Sheet,
+        number: int,
+        stamp: int,
+        groups: Sequence[object],
+        reads: Sequence[object] = (),
+        *,
+        copies: bool = False,
     ) -> Call:
         """Return a call of the commit script, with what is to be read of what it refuses."""
-        values = (self.me, number, stamp, self.names.wake, sheet.types, groups)
+        values = (self.me, number, stamp, self.names.wake, sheet.types, groups, copies)
         return self.call("commit", list(sheet.keys), values, reads)
 
     async def judged(self, calls: Sequence[Call], number: int) -> list[Judged | Rejected | StoreUnavailable]:

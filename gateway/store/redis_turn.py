@@ -99,7 +99,8 @@ class Turns:
                 continue
             for at, ((letter, *place),) in zip(some, judged.groups, strict=True):
                 if letter == "t":
-                    raise MISTYPED.fault()
+                    told[at] = 0, Loaded(fault=MISTYPED.fault())
+                    continue
                 before = 0 if letter == "m" else place[0] - 1 if letter == "w" else 1
                 told[at] = before, answered(wants[at], iter(next(judged.read)), reading)
         return [told[at] for at in range(len(wants))]

@@ -125,9 +125,13 @@ class PutUploadMove(_WriteMove):
         """Want to know whether it is there."""
         super().wants(want)
         want.docs.add(("upload", self.upload.id))
+        if self.key is not None:
+            want.keys.add((self.by, self.key.text))
 
     def fold(self, draft: Draft) -> object:
         """Answer from the key if it is bound, from the upload if it is there, else put it."""
+        if self.key is not None:
+            draft.need_key(self.by, self.key.text)
         before = self._before(draft, self.key) if self.key is not None else None
         if before is not None:
             return before
@@ -136,8 +140,6 @@ class PutUploadMove(_WriteMove):
             return Kept(self._extended(draft, there), replayed=True)
         counted = self._counted(draft)
         if isinstance(counted, Denied):
-            if self.key is not None:
-                draft.need_key(self.by, self.key.text)
             return counted
         draft.put_doc(self.upload)
         self._bind(draft)
@@ -158,7 +160,6 @@ class PutUploadMove(_WriteMove):
         if after != there:
             draft.put_doc(after)
         if self.key is not None:
-            draft.need_key(self.by, self.key.text)
             self._bind(draft)
             draft.wrote = True
         return after

@@ -324,6 +324,33 @@ async def test_grant_is_given_once(rig: Rig, store: Engine) -> None:
     assert [row.ref != "" for row in await store.ledger("acme")] == [False, True]
 
 
+async def test_old_grant_is_given_once(rig: Rig, store: Engine) -> None:
+    """A grant's key of long ago is found too when what else is written just then refuses the first answer."""
+
+    def post(usage: Usage, now: int) -> quota.Posted:
+        return quota.grant(usage, now, 50, "tenant")
+
+    await put(store, rig.job())
+    first = await store.grant("acme", None, post, "g1", SAID)
+    rig.clock.forward(4 * DAY)
+    (claim,) = await take(store)
+    again, *_rest = await asyncio.gather(
+        store.grant("acme", None, post, "g1", SAID),
+        store.cancel("acme", claim.job.id, counting(), SAID),
+        store.begin_attempt(claim, attempt()),
+    )
+    assert (again.replayed, again.usage.tenant.granted) == (True, first.usage.tenant.granted)
+
+
+async def test_leap_of_the_clock_heals(rig: Rig, store: Engine) -> None:
+    """Jobs that come after a clock that leapt ahead was put right are due at once."""
+    rig.clock.forward(3 * HOUR)
+    await put(store, rig.job())
+    rig.clock.forward(-3 * HOUR)
+    job = await put(store, rig.job())
+    assert [claim.job.id for claim in await store.claim(9, 60_000)] == [job.id]
+
+
 async def test_count_holds_its_window(rig: Rig, store: Engine) -> None:
     """Calls are counted up to the limit, denied until the window ends, and counted again then."""
     few = replace(OPEN_TERMS, user=replace(WIDE, write=2))

@@ -44,6 +44,16 @@ async def test_one_key_declares_one_upload(rig: Rig, store: Engine) -> None:
     assert await writes(store) == len(await lines(store)) == 1
 
 
+async def test_denied_upload_is_told_once(rig: Rig, store: Engine) -> None:
+    """A declaration under a key that is denied is one line of the trail, whatever is written beside it."""
+    answer, _counted = await asyncio.gather(
+        store.put_upload(upload(rig), counting(NO_WRITES), TOLD, key=Key("k", "f")),
+        store.count("acme", "ann", counting()),
+    )
+    assert isinstance(answer, Denied)
+    assert len(await lines(store)) == 1
+
+
 async def test_upload_key_binds_its_request(rig: Rig, store: Engine) -> None:
     """Another request under a key that declared an upload or made a job conflicts; a dropped one is gone."""
     declared = upload(rig)

@@ -1,9 +1,10 @@
 -- Writes changes, each whole or not at all. Compares and writes; holds no rule of the house.
 --
 -- KEYS     every key it touches; on a Cluster all of one slot
--- ARGV[1]  msgpack: {process, number, stamp, channel, types, groups}
+-- ARGV[1]  msgpack: {process, number, stamp, channel, types, groups, copies}
 --   process its name; none for what may be done twice, which leaves no number and has old ones forgotten
 --   types   what each key must be, if it is there
+--   copies  whether replicas are waited for after this
 --   group   {key of the tenant's document, changes}: all changes of one tenant
 --   change  {checks, writes, news or nothing, turn, counted}; turn: -1 needs none, 0 waits for its own, 1 asks
 --           for one; counted: the sorted sets whose size is told once it is applied
@@ -22,7 +23,7 @@
 -- again. What was refused is read after all is written: the state as this script leaves it.
 
 local ask, nonce = cmsgpack.unpack(ARGV[1]), ARGV[#ARGV]
-local me, number, stamp, channel, types, groups = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
+local me, number, stamp, channel, types, groups, copies = unpack(ask)
 local LATE, EARLY, RESERVED, FORGET, MANY = 1800, 50, 100, 3600000, 40
 
 local time = redis.call('TIME')
@@ -117,12 +118,13 @@ local function forget(doc, many)
   end
 end
 
--- Who may write to a tenant, in turn, where many want to: the first until `till`, then the next as long.
+-- Who may write to a tenant, in turn, where many want to: the first until `till`, then the next as long. A
+-- clock that went back makes no turn longer.
 -- Returns {names} and `till`, without those whose time is up.
 local function line(kept)
   local names, till = {}, 0
   for word in string.gmatch(kept or '', '%S+') do names[#names + 1] = word end
-  if #names > 0 then till = tonumber(table.remove(names, 1)) end
+  if #names > 0 then till = math.min(tonumber(table.remove(names, 1)), now + RESERVED) end
   while #names > 0 and till <= now do
     table.remove(names, 1)
     till = till + RESERVED
@@ -147,6 +149,8 @@ local function placed(names)
   return #names
 end
 
+-- Writes down what became of a number. Where replicas are waited for that is done for mere answers too: what
+-- is waited for is a write, and the answer may tell of another's that they have not got yet.
 local function settle(doc, changes, kept)
   local letters, answers, wrote = {}, {}, false
   local names, till = line(kept)
@@ -174,9 +178,10 @@ local function settle(doc, changes, kept)
     letters[i] = letter
     answers[i] = { letter, unpack(lost) }
   end
+  local shown = copies and string.find(table.concat(letters), 'a') and redis.call('HEXISTS', doc, 'v') == 1
   if wrote and me == '' then
     forget(doc, 0)
-  elseif wrote then
+  elseif wrote or shown then
     redis.call('HSET', doc, 'op:' .. me, string.format('%.0f:%s:%.0f', number, table.concat(letters), now))
     forget(doc, MANY)
   end
@@ -190,6 +195,7 @@ local function judged(group)
   local known, letters = string.match(kept[1] or '0:', '^(%d+):(%a*)')
   known = tonumber(known)
   if known < number then return settle(doc, group[2], kept[2]) end
+  if copies then redis.call('HSET', doc, 'op:' .. me, kept[1]) end
   for i = 1, #group[2] do
     local first = known == number and string.sub(letters, i, i)
     answers[i] = { first == 'a' and 'a' or (first and 's' or 'c') }

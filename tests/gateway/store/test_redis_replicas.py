@@ -11,6 +11,7 @@ from gateway import doctor
 from gateway.errors import StoreUnavailable
 from gateway.store.contract import Begun, Denied, Replayed, Submitted
 from gateway.store.engine import Engine
+from gateway.store.redis_keys import Names
 from policies import quota
 from tests.contracts.rig import WIDE, attempt, put, submit, take
 from tests.fakes.replica import Pair
@@ -60,6 +61,17 @@ async def test_submits_need_a_replica(many: Processes, pair: Pair) -> None:
     assert isinstance(await submit(other, many.job(), terms=NONE), Denied)
     assert (await store.usage("acme", "ann")).user.held == 20
     assert await doctor.examine(store.backend, many.chain) == []
+
+
+async def test_answers_are_written_too(many: Processes, pair: Pair) -> None:
+    """An answer that tells of another's write writes something itself: some servers wait for nothing else."""
+    store, other = await many.process(), await many.process()
+    await submit(store, many.job(), "k")
+    field = f"op:{other.backend.me}"
+    doc = Names(many.prefix).room("acme").t
+    assert pair.primary.say("HEXISTS", doc, field) == b":0"
+    assert isinstance(await submit(other, many.job(), "k"), Replayed)
+    assert pair.primary.say("HEXISTS", doc, field) == b":1"
 
 
 async def test_attempts_need_a_replica(many: Processes, pair: Pair) -> None:

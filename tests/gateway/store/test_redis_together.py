@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import StoreUnavailable
+from gateway.store.contract import JobFilter
 from gateway.store.redis_keys import Names
 from gateway.store.redis_link import Command
 from gateway.store.redis_together import Together
@@ -127,3 +128,16 @@ async def test_new_jobs_know_their_place(many: Processes) -> None:
     await put(one, many.job("else"))
     assert [await one.position("acme", job) for job in jobs] == [1, 2, 0, 3]
     assert link.sent > sent + len(jobs)
+
+
+async def test_rare_jobs_are_looked_for_together(many: Processes) -> None:
+    """A page of few jobs among which hardly any fits is looked for by the hundred, not one by one."""
+    link = Counting(many.url)
+    store = await many.process(link=link)
+    await asyncio.gather(*(put(store, many.job()) for _ in range(150)))
+    calls = link.calls
+    page = await store.list_jobs("acme", JobFilter(model="none"), before=None, limit=1)
+    assert (page.jobs, page.next) == ((), None)
+    assert link.calls - calls <= 4
+    everything = await store.list_jobs("acme", JobFilter(), before=None, limit=1)
+    assert (len(everything.jobs), everything.next is None) == (1, False)

@@ -11,10 +11,11 @@ import pytest
 from gateway import doctor
 from gateway.store.backend import Want
 from gateway.store.contract import Submitted
-from gateway.store.engine import Engine
+from gateway.store.engine import PATIENCE, Engine
 from gateway.store.redis_keys import Names
 from gateway.store.redis_turn import CALM, PARTS, Turns, bundles
-from tests.contracts.rig import SAID, admitting, put
+from policies.model import Usage
+from tests.contracts.rig import SAID, admitting, counting, put
 from tests.fakes.redis import server
 from tests.gateway.store.processes import Counting, Processes
 
@@ -114,3 +115,25 @@ def test_scripts_serve_what_they_may() -> None:
     by_shard = bundles(names, scattered=True)
     assert sorted(at for some in by_shard for at in some) == list(range(PARTS + 2))
     assert len({some[0] for some in by_shard}) == len(by_shard) > 40
+
+
+async def test_turn_outlives_no_clock(many: Processes) -> None:
+    """A turn that would last for hours, since the clock went back, bars nobody for longer than any does."""
+    store = await many.process()
+    await put(store, many.job())
+    server().say("HSET", Names(many.prefix).room("acme").t, "line", f"{FAR} gone")
+    async with asyncio.timeout(PATIENCE.commit / 2):
+        await put(store, many.job())
+
+
+async def test_odd_document_is_its_tenants(many: Processes) -> None:
+    """Where what a refusal tells of one tenant cannot be read, what was applied of others stands, once."""
+    one, two = await many.process(), await many.process()
+    await put(one, many.job())
+    await put(one, many.job("beta", "bob"))
+    await put(two, many.job("beta", "bob"))
+    server().say("HSET", Names(many.prefix).room("beta").u, "bob", "{")
+    calls = [one.count("acme", "ann", counting()), one.count("beta", "bob", counting())]
+    told = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(answer, Usage) for answer in told] == [True, False]
+    assert (await one.usage("acme", "ann")).user.windows["write"].count == 1
