@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 16
 BATCH: Final = 512
+AGAIN_SECONDS: Final = 0.2
+"""What lies between two attempts to close a tenant, where nobody asks for anything."""
 
 
 class Committer:
@@ -63,6 +65,7 @@ class Committer:
         self._closing = False
         self._turned = False
         self._quiet = 0.0
+        self._again: asyncio.TimerHandle | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name="store committer")
 
     @property
@@ -200,15 +203,26 @@ class Committer:
         return all(loaded.fault is None or isinstance(loaded.fault, TooNew) for loaded in there)
 
     async def _shut(self) -> None:
-        """Close the tenants that went back, and tell whom it concerns; what cannot be told yet stays."""
-        shut: list[tuple[str, Shut]] = list(self._memory.gone.items())
-        moves: list[TenantMove] = [
-            ShutMove(tenant, why) for tenant, why in shut if tenant != SYSTEM or why.lost
-        ]
-        moves += [SayMove(SYSTEM, "", rewound(why, tenant)) for tenant, why in shut if not why.lost]
-        await self._settle([*moves])
-        if [fault for move in moves if (fault := move.done.exception()) is not None]:
-            return
+        """Close the tenants that went back. One that cannot be closed yet is tried again soon."""
+        gone = list(self._memory.gone.items())
+        for at in range(0, len(gone), BATCH):
+            await self._shut_some(gone[at : at + BATCH])
+        if self._memory.gone and self._again is None:
+            self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._try_again)
+
+    def _try_again(self) -> None:
+        self._again = None
+        self._arrived.set()
+
+    async def _shut_some(self, gone: list[tuple[str, Shut]]) -> None:
+        """Close some, each for itself, and tell whom it concerns of those that are closed."""
+        moves = {tenant: ShutMove(tenant, why) for tenant, why in gone if tenant != SYSTEM or why.lost}
+        await self._settle([*moves.values()])
+        open_yet = {tenant for tenant, move in moves.items() if move.done.exception() is not None}
+        shut = [(tenant, why) for tenant, why in gone if tenant not in open_yet]
+        await self._settle(
+            [SayMove(SYSTEM, "", rewound(why, tenant)) for tenant, why in shut if not why.lost]
+        )
         for tenant, why in shut:
             self._memory.closed(tenant)
             self._hears.rewound(tenant, why)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway.errors import StoreUnavailable
-from gateway.store.backend import Change, Loaded, News, Outcome, Strange, Want
+from gateway.store.backend import Change, Failed, Loaded, News, Outcome, Strange, Want
 from gateway.store.contract import Shut
 from gateway.store.engine import Engine
 from gateway.store.flight import QUIET, Patience
@@ -20,7 +20,7 @@ from tests.contracts.rig import Rig, put
 class Swapped:
     """A back end that stands for several, one at a time. It fails the commits of `failing`, by number.
 
-    What `odd` holds, a tenant, is no document.
+    What `odd` holds, a tenant, is no document. `unsure`: what is committed is done, and nobody is told so.
     """
 
     def __init__(self, first: Any) -> None:
@@ -29,6 +29,7 @@ class Swapped:
         self.commits = 0
         self.deaf: Literal["", "all", "each"] = ""
         self.odd = ""
+        self.unsure = False
         self.met: Strange | None = None
         self.turned: Callable[[], None] = lambda: None
 
@@ -65,7 +66,7 @@ class Swapped:
             self.failing.discard(self.commits)
             raise StoreUnavailable("no disk")
         outcomes: list[Outcome] = await self.now.commit(changes)
-        return outcomes
+        return [Failed(StoreUnavailable("unconfirmed")) for _ in outcomes] if self.unsure else outcomes
 
 
 class TwoStories:

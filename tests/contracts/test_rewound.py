@@ -150,6 +150,34 @@ async def test_closing_is_tried_again(two: TwoStories) -> None:
     assert len(two.told) == 1
 
 
+async def test_closing_needs_no_caller(two: TwoStories) -> None:
+    """A tenant that could not be closed at once is closed soon after, also where nobody asks for anything."""
+    await two.both()
+    await put(two.store, two.rig.job())
+    two.go_back()
+    two.under.failing = {two.under.commits + 2}
+    with pytest.raises(StoreClosed):
+        await submit(two.store, two.rig.job())
+    async with asyncio.timeout(5):
+        await two.heard.wait()
+    assert await of(two.older) is not None
+
+
+async def test_unsure_closing_is_told_once(two: TwoStories) -> None:
+    """However often a closing is tried that is done and not confirmed, one line tells the house of it."""
+    await two.both()
+    await put(two.store, two.rig.job())
+    two.go_back()
+    two.under.unsure = True
+    for _ in range(5):
+        with pytest.raises((StoreClosed, StoreUnavailable)):
+            await submit(two.store, two.rig.job())
+    two.under.unsure = False
+    async with asyncio.timeout(5):
+        await two.heard.wait()
+    assert len(await lines(two.older, SYSTEM)) == 1
+
+
 async def test_job_that_went_back_closes(two: TwoStories) -> None:
     """An attempt that was begun and is lost closes the tenant, although its version never moved."""
     await two.both()
