@@ -187,12 +187,14 @@ class RedisBackend:
         return outcomes
 
     def _ended(self, change: Change) -> None:
-        """Forget leases that a change has used up; look again where it put batch."""
+        """Note what became of leases by a change; look again where it put batch."""
         for put in change.puts:
             if put.job.priority == "batch":
                 self._queue.stir()
-            if put.due == "drop" and put.fence is not None:
+            if put.fence is not None and put.due == "drop":
                 self._queue.lose(change.tenant, put.job.id, put.fence)
+            elif put.fence is not None and isinstance(put.due, int):
+                self._queue.keep(change.tenant, put.job.id, put.fence, put.due)
         for told in change.deliveries:
             if told.fence is not None:
                 self.shelf.lose(change.tenant, told.delivery.id)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 PLACES: Final = 65_536
 MOST: Final = 2_000
 """Arguments of one command: a script's stack holds a few thousand."""
+LEASES: Final = 500
+"""Leases of one script."""
 HOLDERS: Final[dict[Kind, str]] = {"endpoint": "ep", "key": "ky", "upload": "up"}
 """Which hash of a tenant holds documents of a kind."""
 

@@ -3,12 +3,14 @@
 Tenants take turns by shard, each by when it may be served, once for interactive jobs and once for batch; a
 claim reads the heads of all shards, shares what it wants out among them, and leases by one script a shard.
 Nothing is known of other processes: a lease is held while its fence is the newest, and what this process
-holds it takes back when it ends. A process that dies keeps its leases until they run out.
+holds it takes back when it ends. A process that dies keeps its leases until they run out. What was leased
+is never lost to a fault that comes after: nobody else would make those jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
@@ -18,7 +20,7 @@ from gateway.errors import StoreUnavailable
 from gateway.store.backend import TURN_TENANTS, UNREADABLE_MS, News
 from gateway.store.contract import Claim
 from gateway.store.redis_keys import ref, shard_of
-from gateway.store.redis_pack import Sheet, told_to_others
+from gateway.store.redis_pack import LEASES, Sheet, told_to_others
 from gateway.store.redis_reads import job_of
 from policies.model import Priority
 from policies.order import PRIORITIES
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 TICKS: Final = 4096
 """Turns of one millisecond that are told apart; as many as a sorted set's score has room for."""
-LEASES: Final = 500
-"""Leases of one script."""
 QUIET_SECONDS: Final = 1.0
 """How long the batch line is taken to be as it was seen, where nobody says otherwise."""
 Lease = tuple[str, str, int, Priority]
@@ -39,14 +39,14 @@ Verb = Literal["renew", "release", "reclaim"]
 
 
 class Queue:
-    """The queue of jobs. `held` is what this process has leased, by tenant and job."""
+    """The queue of jobs. `held` is what this process has leased, by tenant and job, and until when."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._served = 0
         self._stirs = 0
         self._quiet = 0.0, 0.0
-        self.held: dict[tuple[str, str], Lease] = {}
+        self.held: dict[tuple[str, str], tuple[Lease, int]] = {}
 
     def stir(self) -> None:
         """Look at the batch line anew: something may have come into it.
@@ -61,22 +61,36 @@ class Queue:
 
         A shard that fails is left out; raises where nothing is leased for that reason.
         """
+        self._let_go(now)
         if priority == "batch" and now < self._batch_due():
             return []
         claims: list[Claim] = []
         out: dict[int, StoreUnavailable] = {}
         while len(claims) < n:
-            waiting = await self._waiting(n - len(claims), now, priority, out)
-            if not waiting:
+            try:
+                found = await self._lap(n - len(claims), (now, until), priority, out)
+            except StoreUnavailable:
+                if claims:
+                    break
+                raise
+            if found is None:
                 break
-            weights = await self._weighed(waiting)
-            answers = await self._lease(weights, n - len(claims), (now, until), priority)
-            out |= {at: answer for at, answer in answers.items() if isinstance(answer, StoreUnavailable)}
-            leases = [each for some in answers.values() if isinstance(some, list) for each in some]
-            claims += await self._read(leases, now)
+            claims += found
         if out and not claims:
             raise next(iter(out.values()))
         return claims
+
+    async def _lap(
+        self, n: int, times: tuple[int, int], priority: Priority, out: dict[int, StoreUnavailable]
+    ) -> list[Claim] | None:
+        """Lease up to `n` once around; None where nobody waits. Shards that fail are put `out`."""
+        waiting = await self._waiting(n, times[0], priority, out)
+        if not waiting:
+            return None
+        answers = await self._lease(await self._weighed(waiting), n, times, priority)
+        out |= {at: answer for at, answer in answers.items() if isinstance(answer, StoreUnavailable)}
+        leases = [each for some in answers.values() if isinstance(some, list) for each in some]
+        return await self._read(leases, times, out)
 
     async def next_due(self) -> int | None:
         """Return the earliest instant at which something may be claimed."""
@@ -103,6 +117,8 @@ class Queue:
     async def renew(self, claims: Sequence[Claim], until: int) -> frozenset[str]:
         """Extend leases; an open attempt's longer lease is never shortened."""
         lost = await self._change("renew", [_lease(claim) for claim in claims], until)
+        for claim in claims:
+            self.keep(claim.job.tenant, claim.job.id, claim.fence, until)
         for lease in lost:
             self.lose(*lease[:3])
         return frozenset(job for _tenant, job, *_rest in lost)
@@ -117,14 +133,25 @@ class Queue:
 
     async def reclaim(self, now: int) -> None:
         """Make all this process holds due, and worth nothing to it."""
-        await self._change("reclaim", list(self.held.values()), now)
-        self.held = {}
+        await self._change("reclaim", [lease for lease, _until in self.held.values()], now)
+        self.held.clear()
+
+    def keep(self, tenant: str, job: str, fence: int, until: int) -> None:
+        """Note that a lease is held longer."""
+        held = self.held.get((tenant, job))
+        if held is not None and held[0][2] == fence:
+            self.held[tenant, job] = held[0], max(held[1], until)
 
     def lose(self, tenant: str, job: str, fence: int) -> None:
         """Note that a lease is no longer held."""
         held = self.held.get((tenant, job))
-        if held is not None and held[2] == fence:
+        if held is not None and held[0][2] == fence:
             del self.held[tenant, job]
+
+    def _let_go(self, now: int) -> None:
+        """Forget leases that have run out: nothing else tells of a job that others end before it is begun."""
+        for name in [name for name, (_lease, until) in self.held.items() if until <= now]:
+            del self.held[name]
 
     async def _waiting(
         self, n: int, now: int, priority: Priority, out: Container[int]
@@ -184,10 +211,13 @@ class Queue:
             turns[tenant] = turns.get(tenant, (0, 0.0))[0] + most, now + self._served / TICKS
         return turns
 
-    async def _read(self, leases: Sequence[Lease], now: int) -> list[Claim]:
+    async def _read(
+        self, leases: Sequence[Lease], times: tuple[int, int], out: dict[int, StoreUnavailable]
+    ) -> list[Claim]:
         """Return what was leased; what cannot be read goes far behind, what is over or gone leaves the queue.
 
-        The latter are ends by a process of before, which did not know where the job stood.
+        The latter are ends by a process of before, which did not know where the job stood. A shard that
+        cannot be asked is put `out`; its leases run out by themselves, as do those that cannot be put right.
         """
         commands: list[Command] = [
             ("HGET", self._site.names.room(tenant).job(job), "d") for tenant, job, *_rest in leases
@@ -196,18 +226,20 @@ class Queue:
         claims, bad, over = [], [], []
         for lease, text in zip(leases, texts, strict=True):
             tenant, name, fence, _line = lease
-            if isinstance(text, StoreUnavailable):  # the lease runs out by itself
+            if isinstance(text, StoreUnavailable):
+                out[shard_of(tenant)] = text
                 continue
             job = job_of(self._site.reading, name, text)
             if text is None or (job is not None and job.state.ended):
                 over.append(lease)
             elif job is not None:
                 claims.append(Claim(job, fence))
-                self.held[tenant, name] = lease
+                self.held[tenant, name] = lease, times[1]
             else:
                 bad.append(lease)
-        await self._change("release", bad, now + UNREADABLE_MS)
-        await self._forget(over)
+        with contextlib.suppress(StoreUnavailable):
+            await self._change("release", bad, times[0] + UNREADABLE_MS)
+            await self._forget(over)
         return claims
 
     async def _forget(self, leases: Sequence[Lease]) -> None:

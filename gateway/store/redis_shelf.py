@@ -15,9 +15,10 @@ from gateway.errors import StoreUnavailable
 from gateway.store.backend import UNREADABLE_MS, News
 from gateway.store.contract import DeliveryPage, Notice
 from gateway.store.redis_keys import ref, shard_of, unref
-from gateway.store.redis_pack import Sheet, told_to_others
+from gateway.store.redis_pack import LEASES, Sheet, told_to_others
 from gateway.store.redis_past import drop_over
 from gateway.store.redis_reads import delivery, doc, dropped, endpoints, job_of, since
+from gateway.store.redis_together import whole
 from policies.model import ServiceKey, Upload
 from policies.webhooks import Delivery, Endpoint
 
@@ -30,13 +31,14 @@ Line = tuple[float, str, str]
 
 
 class Lease(NamedTuple):
-    """A leased delivery; `due` is when it was due by its own word."""
+    """A leased delivery; `due` is when it was due by its own word, `until` when the lease runs out."""
 
     tenant: str
     endpoint: str
     name: str
     fence: int
     due: int = 0
+    until: int = 0
 
 
 class RedisShelf:
@@ -113,19 +115,35 @@ class RedisShelf:
     async def claim(self, n: int, each: int, busy: Sequence[str], now: int, until: int) -> list[Notice]:
         """Lease up to `n` due deliveries until `until`, oldest due first, at most `each` an endpoint.
 
-        What cannot be read goes far behind, and others come in its place.
+        What cannot be read goes far behind, and others come in its place. A fault ends the search, and takes
+        nothing from what is leased and read; raises where that is nothing.
         """
+        for name in [name for name, lease in self.held.items() if lease.until <= now]:
+            del self.held[name]
         notices: list[Notice] = []
-        while len(notices) < n:
-            lines = await self._lines(busy, n - len(notices), now)
-            leases = await self._lease(lines, n - len(notices), each, now, until)
-            found = await self._read(leases)
-            bad = [lease for lease, notice in zip(leases, found, strict=True) if notice is None]
-            await self._change("release", [lease._replace(due=now + UNREADABLE_MS) for lease in bad])
-            notices += [notice for notice in found if notice is not None]
-            if not bad:
+        again = True
+        while again and len(notices) < n:
+            try:
+                lines = await self._lines(busy, n - len(notices), now)
+                leases = await self._lease(lines, n - len(notices), each, now, until)
+                again = await self._sort(leases, notices, now + UNREADABLE_MS)
+            except StoreUnavailable:
+                if not notices:
+                    raise
                 break
         return notices
+
+    async def _sort(self, leases: Sequence[Lease], notices: list[Notice], behind: int) -> bool:
+        """Add what was leased and can be read to `notices`; return whether others may come for the rest.
+
+        Raises the first fault, after the others' were added: leases that it hides run out by themselves.
+        """
+        found = await self._read(leases)
+        notices += [notice for notice in found if isinstance(notice, Notice)]
+        whole([notice for notice in found if isinstance(notice, StoreUnavailable)])
+        bad = [lease for lease, notice in zip(leases, found, strict=True) if notice is None]
+        await self._change("release", [lease._replace(due=behind) for lease in bad])
+        return bool(bad)
 
     async def release(self, notices: Sequence[Notice], due: int) -> None:
         """Make leased deliveries due. Lost leases are passed over."""
@@ -140,7 +158,7 @@ class RedisShelf:
     async def reclaim(self) -> None:
         """Make all this process holds due when it was before, and worth nothing to it."""
         await self._change("reclaim", list(self.held.values()))
-        self.held = {}
+        self.held.clear()
 
     def lose(self, tenant: str, name: str) -> None:
         """Note that a lease is no longer held."""
@@ -210,7 +228,7 @@ class RedisShelf:
                 continue
             for place, name, fence in answer:
                 to, of = some[place - 1]
-                got[name, of] = Lease(of, to, name, fence)
+                got[name, of] = Lease(of, to, name, fence, until=until)
         return got
 
     def _taking(self, at: int, some: Sequence[tuple[str, str, list[str]]], head: tuple[int, ...]) -> Call:
@@ -227,20 +245,25 @@ class RedisShelf:
         ]  # fmt: skip
         return site.call("deliver", list(sheet.keys), (*head, rows))
 
-    async def _read(self, leases: Sequence[Lease]) -> list[Notice | None]:
-        """Return what was leased with endpoint and job; None where one of them cannot be read."""
-        room, reading = self._site.names.room, self._site.reading
-        texts = await self._site.ask([("HGET", room(of).dl, name) for of, _to, name, *_ in leases])
-        hooks = await self._site.ask([("HGET", room(of).ep, to) for of, to, *_ in leases])
-        told = [delivery(reading, lease.name, text, {}) for lease, text in zip(leases, texts, strict=True)]
-        jobs = await self._site.ask(
+    async def _read(self, leases: Sequence[Lease]) -> list[Notice | StoreUnavailable | None]:
+        """Return what was leased with endpoint and job; None where one of them cannot be read, or a fault."""
+        room, reading, reach = self._site.names.room, self._site.reading, self._site.reach
+        texts = await reach([("HGET", room(each.tenant).dl, each.name) for each in leases])
+        hooks = await reach([("HGET", room(each.tenant).ep, each.endpoint) for each in leases])
+        told = [
+            None if isinstance(text, StoreUnavailable) else delivery(reading, lease.name, text, {})
+            for lease, text in zip(leases, texts, strict=True)
+        ]
+        jobs = await reach(
             [
                 ("HGET", room(lease.tenant).job((each and each.job) or ""), "d")
                 for lease, each in zip(leases, told, strict=True)
             ]
         )
+        replies = zip(texts, hooks, jobs, strict=True)
+        faults = [[each for each in some if isinstance(each, StoreUnavailable)] for some in replies]
         found = zip(leases, told, hooks, jobs, strict=True)
-        return [self._notice(lease, each, hook, job) for lease, each, hook, job in found]
+        return [some[0] if some else self._notice(*each) for some, each in zip(faults, found, strict=True)]
 
     def _notice(
         self, lease: Lease, told: Delivery | None, hook_text: bytes | None, job_text: bytes | None
@@ -257,6 +280,10 @@ class RedisShelf:
 
     async def _change(self, verb: str, leases: Sequence[Lease]) -> None:
         """Run a verb over leases, a script a shard."""
+        for at in range(0, len(leases), LEASES):
+            await self._change_some(verb, leases[at : at + LEASES])
+
+    async def _change_some(self, verb: str, leases: Sequence[Lease]) -> None:
         by_shard: defaultdict[int, list[Lease]] = defaultdict(list)
         for lease in leases:
             by_shard[shard_of(lease.tenant)].append(lease)
@@ -271,7 +298,7 @@ class RedisShelf:
                     sheet(site.names.room(of).pending(to), "zset"), name, ref(to, of), fence, due,
                     sheet(turns, "zset"),
                 )
-                for of, to, name, fence, due in some
+                for of, to, name, fence, due, _until in some
             ]  # fmt: skip
             values = (verb, site.stamp(at), site.names.wake, news, rows)
             calls.append(site.call("lease", list(sheet.keys), values))
