@@ -317,9 +317,10 @@ class Committer:
         answers: list[tuple[Any, object]] = []
         late: list[TenantMove] = []
         want = Want(tenant, state=False, subjects=set(), jobs=set(), keys=set())
-        closed = tenant != SYSTEM and (tenant in self._memory.gone or scene.state.doc.shut is not None)
+        gone = tenant != SYSTEM and tenant in self._memory.gone
+        shut = tenant != SYSTEM and scene.state.doc.shut is not None
         for move in moves:
-            if closed and not move.gate:
+            if (shut and not move.gate) or (gone and not isinstance(move, ShutMove)):
                 _fail(move, StoreClosed("the tenant is closed"))
                 continue
             try:

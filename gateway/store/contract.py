@@ -408,7 +408,8 @@ class Store(Keys, Uploads, Hooks, Protocol):
     async def reopen(self, tenant: str, by: str) -> Shut | None:
         """Open a tenant that was closed because the store lost some of it; return why, None if it was not.
 
-        A closed tenant can be read; what would change it raises `StoreClosed`. `by` is told the trail.
+        A closed tenant can be read; what would change it raises `StoreClosed`, but for what is noted of its
+        attempts and of tries of its deliveries. `by` is told the trail.
         """
         ...
 

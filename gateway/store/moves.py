@@ -70,7 +70,8 @@ class TenantMove(Protocol):
 class Move:
     """What all moves have: a tenant, somebody who waits, and perhaps a subject.
 
-    `gate`: it is taken of a tenant that is closed too.
+    `gate`: it is taken of a tenant that is closed too, once it is closed: what is to be closed yet is of a
+    version below those lost, which are not used again.
     """
 
     gate = False

@@ -258,7 +258,13 @@ class PutDeliveryMove(_WriteMove):
 
 
 class RecordDeliveryMove(Move):
-    """Write down what came of a try, for the delivery and its endpoint."""
+    """Write down what came of a try, for the delivery and its endpoint.
+
+    Of a closed tenant too, as what came of its attempts is: it moves no money, and what is not written down
+    is sent again.
+    """
+
+    gate = True
 
     def __init__(self, notice: Notice, told: Told, record: Record | None) -> None:
         super().__init__(notice.delivery.tenant)

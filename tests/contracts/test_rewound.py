@@ -13,14 +13,27 @@ from gateway import doctor
 from gateway.audit import Record, decode
 from gateway.errors import StoreClosed, StoreUnavailable
 from gateway.store.backend import Strange, Want
-from gateway.store.contract import Begun, Claim, Found, Recorded, Retention, Shut, Submitted
+from gateway.store.contract import (
+    Begun,
+    Claim,
+    Found,
+    Kept,
+    Notice,
+    Recorded,
+    Retention,
+    Shut,
+    Stale,
+    Submitted,
+)
 from gateway.store.engine import LEASE_MS, Engine
 from gateway.store.flight import Patience
 from gateway.store.gate_moves import SYSTEM
 from policies import quota
 from policies.model import Job, Usage
+from tests.contracts.beside import LEASE, delivered, failing, hooked, lease, trials
 from tests.contracts.rig import (
     DAY,
+    HOUR,
     NOVEMBER,
     OPENERS,
     SAID,
@@ -212,6 +225,42 @@ async def test_closed_tenant_begins_nothing(two: TwoStories) -> None:
     with pytest.raises(StoreClosed):
         await two.older.record(Claim(noted.job, running.fence), ending(1), SAID)
     assert await two.older.renew([running, waiting], LEASE_MS) == frozenset()
+
+
+async def told(two: TwoStories) -> Notice:
+    """Leave one delivery due, in a tenant that then goes back; lease it."""
+    hook = await hooked(two.rig, two.older)
+    await trials(two.rig, two.older, hook, 1)
+    for _ in range(5):
+        await put(two.store, two.rig.job())
+    two.rig.clock.forward(HOUR)
+    two.go_back()
+    (notice,) = await lease(two.store)
+    return notice
+
+
+async def test_closed_tenant_is_told_once(two: TwoStories) -> None:
+    """What came of a try of a delivery is written down of a closed tenant too: it is not sent again."""
+    notice = await told(two)
+    await noticed(two)
+    assert isinstance(await two.older.record_delivery(notice, failing(why="gone"), LINE), Kept)
+    assert await two.store.record_delivery(notice, failing()) == Stale()
+    two.rig.clock.forward(HOUR)
+    assert await two.store.claim_deliveries(9, LEASE) == []
+    (finding,) = await doctor.examine(two.older.backend, two.rig.chain)
+    assert finding.kind == "closed"
+    assert [link.version for link in await two.older.audit_page("acme")] == [7, 6, 2, 1]
+
+
+async def test_lost_versions_are_not_told_with(two: TwoStories) -> None:
+    """A try is written down once its tenant is closed: no version that was lost is used again for it."""
+    notice = await told(two)
+    with pytest.raises(StoreClosed):
+        await two.store.record_delivery(notice, delivered)
+    assert await two.older.get_delivery("acme", notice.delivery.id) == notice.delivery
+    await noticed(two)
+    assert isinstance(await two.store.record_delivery(notice, delivered), Kept)
+    assert (await two.older.backend.examine("acme")).state.version == 7
 
 
 async def test_other_tenants_go_on(two: TwoStories) -> None:
