@@ -309,9 +309,15 @@ class Uploads:
                 return found
 
     async def _drop(self, tenant: str, upload: str) -> None:
-        """Drop an upload and its bytes; those that cannot be deleted now go with the next sweep."""
+        """Drop an upload and its bytes; those that cannot be deleted now go with the next sweep.
+
+        Those of one that was kept again meanwhile stay, unless that falls between the look and the deletion:
+        then the upload is as one whose bytes have not come.
+        """
         self._known.pop(upload, None)
         await self._store.drop_upload(tenant, upload)
+        if await self._store.get_upload(tenant, upload) is not None:
+            return
         for place in folders(self._p.ring, tenant, upload):
             await self._blobs.delete(place)
 

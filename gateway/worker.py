@@ -248,11 +248,16 @@ class Sweeper:
         return swept.more or more
 
     async def _bury(self) -> bool:
-        """Delete the images of dropped jobs; return whether there are more. One that stays stops no other."""
+        """Delete the images of dropped jobs; return whether there are more. One that stays stops no other.
+
+        An upload that was put again since has its place again: that is asked just before.
+        """
         remains = await self._store.remains(REMAINS)
         gone, fault = [], None
         for each in remains:
             try:
+                if await self._store.get_upload(each.tenant, each.job) is not None:
+                    continue
                 for place in places(self._ring, each):
                     await self._blobs.delete(place)
             except Fault as raised:

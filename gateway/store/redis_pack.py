@@ -298,8 +298,10 @@ class Packer:
     def _put_doc(self, room: Room, put: DocPut, writes: Writes) -> None:
         writes.hset(getattr(room, HOLDERS[put.kind]), put.id, put.doc)
         if isinstance(put.value, Upload):
-            shard = self._names.shards[room.shard]
-            writes.zadd(shard.upx, put.value.expires_at, ref(put.id, room.tenant))
+            shard, name = self._names.shards[room.shard], ref(put.id, room.tenant)
+            writes.zadd(shard.upx, put.value.expires_at, name)
+            writes.zrem(shard.gone, name)  # it was dropped before, and its place is its own again
+            writes.hdel(shard.places, name)
 
     def _drop_doc(self, room: Room, drop: DocDrop, now: int, writes: Writes) -> None:
         shard = self._names.shards[room.shard]

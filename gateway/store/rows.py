@@ -83,7 +83,6 @@ DROP_KEYS: Final = (
     " (SELECT tenant, subject, key FROM idem WHERE at <= ? AND subject != '' LIMIT ?)"
 )
 REMAINS: Final = "SELECT tenant, id, places FROM gone ORDER BY at LIMIT ?"
-BURY: Final = "DELETE FROM gone WHERE tenant = ? AND id = ?"
 
 PUT_TENANTS: Final = (
     "INSERT INTO tenants (tenant, v, d) VALUES {}"

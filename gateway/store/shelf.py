@@ -87,7 +87,8 @@ class Uploads(Protocol):
     ) -> Kept | Conflict | Erased | Denied:
         """Keep what was declared of an upload, or return the one its key made before.
 
-        An upload that is there (same id) is returned, with its expiry moved to the new one's if later.
+        An upload that is there (same id) is returned, with its expiry moved to the new one's if later; one
+        that was dropped before is no more among `remains`.
         """
         ...
 

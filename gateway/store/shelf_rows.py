@@ -75,6 +75,7 @@ PUT_DOCS: Final = (
     " ON CONFLICT (tenant, kind, id) DO UPDATE SET at = excluded.at, d = excluded.d"
 )
 PUT_DELIVERIES: Final = "INSERT INTO deliveries (tenant, id, endpoint, job, due, fence, created, d) VALUES {}"
+BURY: Final = "DELETE FROM gone WHERE tenant = ? AND id = ?"
 _HUSH: Final = (
     "UPDATE deliveries SET due = NULL, d = iif(json_valid(d), json_remove(d, '$.due_at'), d)"
     " WHERE +tenant = ? AND endpoint = ? AND due IS NOT NULL"  # the plus: by the index of what is due
@@ -91,8 +92,15 @@ def gone(changes: Sequence[Change]) -> list[Row]:
     ]
 
 
+def _puts(changes: Sequence[Change]) -> list[tuple[str, DocPut]]:
+    return [(c.tenant, each) for c in changes for each in c.docs if isinstance(each, DocPut)]
+
+
 def before(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
-    """Yield what comes before a change's own deliveries: what was there and is no longer due, or dropped."""
+    """Yield what comes before a change's own: what was there and is no longer due, or dropped.
+
+    And what an upload left that was dropped before, and is put again: its place is its own again.
+    """
     drops = [(c.tenant, each) for c in changes for each in c.docs if isinstance(each, DocDrop)]
     yield _HUSH, [(change.tenant, endpoint) for change in changes for endpoint in change.hushed]
     yield (
@@ -103,11 +111,13 @@ def before(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
         "DELETE FROM docs WHERE tenant = ? AND kind = ? AND id = ?",
         [(tenant, drop.kind, drop.id) for tenant, drop in drops],
     )
+    puts = [(tenant, put.id) for tenant, put in _puts(changes) if put.kind == "upload"]
+    yield BURY, puts
 
 
 def writes(changes: Sequence[Change]) -> Iterator[tuple[str, list[Row]]]:
     """Yield the inserts that changes amount to."""
-    docs = [(c.tenant, each) for c in changes for each in c.docs if isinstance(each, DocPut)]
+    docs = _puts(changes)
     yield PUT_DOCS, [_doc_row(tenant, put) for tenant, put in docs]
     told = [(c.tenant, put) for c in changes for put in c.deliveries if put.fresh]
     yield PUT_DELIVERIES, [_delivery_row(tenant, put) for tenant, put in told]

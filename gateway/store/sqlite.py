@@ -234,7 +234,7 @@ class SqliteBackend:
         wiped = await self._on_thread(self._wipe)
         if wiped:
             names = [(each.tenant, each.job) for each in remains]
-            await self._write(lambda: self._writer.executemany(rows.BURY, names))
+            await self._write(lambda: self._writer.executemany(shelf_rows.BURY, names))
         return wiped
 
     async def next_due(self) -> int | None:

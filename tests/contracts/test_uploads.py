@@ -114,6 +114,22 @@ async def test_dropped_upload_remains(rig: Rig, store: Engine) -> None:
     assert await store.remains() == []
 
 
+async def test_upload_put_again_remains_no_more(rig: Rig, store: Engine) -> None:
+    """An upload that is put again after its drop takes its place back with it; the last of both counts."""
+    declared = upload(rig)
+    await declare(store, declared)
+    await store.drop_upload("acme", declared.id)
+    other = upload(rig)
+    await declare(store, other)
+    await asyncio.gather(declare(store, declared), store.drop_upload("acme", other.id))
+    assert await store.get_upload("acme", declared.id) == declared
+    assert await store.remains() == [Remains("acme", other.id)]
+    await asyncio.gather(store.drop_upload("acme", declared.id), declare(store, declared))
+    assert await store.remains() == [Remains("acme", other.id)]
+    await asyncio.gather(declare(store, other), store.drop_upload("acme", other.id))
+    assert await store.remains() == [Remains("acme", other.id)]
+
+
 async def test_expired_uploads_are_swept(rig: Rig, store: Engine) -> None:
     """An upload is swept a while after its expiry, in bounded steps; one used again meanwhile is not."""
     old = [upload(rig) for _ in range(3)]

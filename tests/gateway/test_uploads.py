@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,6 +17,7 @@ from gateway.errors import Problem
 from gateway.manners import Pinned
 from gateway.store.contract import Retention
 from gateway.uploads import LISTED, UploadParts, Uploads
+from gateway.worker import Sweeper
 from policies import ids, quota
 from policies.model import Deny, InputRef, Job, JobRequest, Principal, Reason, Source
 from tests.fakes.jobs import PLAN
@@ -26,6 +27,7 @@ from tests.journeys.workbench import RING, Workbench, workbench
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from gateway.store.engine import Engine
     from policies.model import Upload
 
 GOOD = png(20, 10)
@@ -44,6 +46,25 @@ class Counting(FolderBlobs):
         return await super().read(key)
 
 
+class Between:
+    """A store at which something happens once, right after a verb."""
+
+    def __init__(self, engine: Engine, verb: str, then: Callable[[], Awaitable[object]]) -> None:
+        self._engine = engine
+        self._verb = verb
+        self._then: Callable[[], Awaitable[object]] | None = then
+
+    def __getattr__(self, verb: str) -> Any:
+        return self._both if verb == self._verb else getattr(self._engine, verb)
+
+    async def _both(self, *values: Any) -> Any:
+        answer = await getattr(self._engine, self._verb)(*values)
+        then, self._then = self._then, None
+        if then is not None:
+            await then()
+        return answer
+
+
 class Desk:
     """Uploads over a real store and folder; every URL but one of `example.org` is barred."""
 
@@ -51,18 +72,17 @@ class Desk:
         self.bench = bench
         self.blobs = Counting(folder)
         numbers = itertools.count(1)
-        self.uploads = Uploads(
-            UploadParts(
-                store=bench.engine,
-                blobs=self.blobs,
-                doors=Doors(RING, lambda: "https://images.example.com"),
-                ring=RING,
-                studio=bench.studio,
-                judge=self._judge,
-                mint=lambda: str(uuid.UUID(int=next(numbers))),
-                now=bench.clock,
-            )
+        self.parts = UploadParts(
+            store=bench.engine,
+            blobs=self.blobs,
+            doors=Doors(RING, lambda: "https://images.example.com"),
+            ring=RING,
+            studio=bench.studio,
+            judge=self._judge,
+            mint=lambda: str(uuid.UUID(int=next(numbers))),
+            now=bench.clock,
         )
+        self.uploads = Uploads(self.parts)
 
     async def _judge(self, url: str) -> bool:
         return url.startswith("https://example.org/")
@@ -177,3 +197,32 @@ async def test_oldest_open_job_is_asked(tmp_path: Path) -> None:
         assert await it.bench.engine.get_upload("acme", upload.id) == upload
         await it.uploads.forget(replace(over, subject="ben"))
         assert await it.bench.engine.get_upload("acme", upload.id) is None
+
+
+@pytest.mark.parametrize("verb", ["remains", "drop_upload"])
+async def test_kept_again_keeps_its_bytes(tmp_path: Path, verb: str) -> None:
+    """The same image in an edit after, while what the first left is cleared away, has its bytes."""
+    async with desk(tmp_path) as it:
+
+        async def again() -> None:
+            await it.uploads.keep(ANN, GOOD)
+
+        upload = await it.uploads.keep(ANN, GOOD)
+        over = Job("1", "acme", "ann", JobRequest("p", "edit"), sources=(Source(upload.id, "0" * 64),))
+        store: Any = Between(it.bench.engine, verb, again)
+        await Uploads(replace(it.parts, store=store)).forget(over)
+        sweeper = Sweeper(store, it.blobs, RING, it.bench.telemetry, KEPT, it.bench.lifetime)
+        await sweeper.step()
+        await sweeper.step()
+        assert await it.blobs.read(it.uploads.key(upload)) == GOOD
+        assert isinstance(await it.pin(ref(upload)), Pinned)
+
+
+async def test_dropped_bytes_go_with_the_sweep(tmp_path: Path) -> None:
+    """What could not be deleted with its upload is deleted by the next sweep, as nobody kept it again."""
+    async with desk(tmp_path) as it:
+        upload = await it.uploads.keep(ANN, GOOD)
+        await it.bench.engine.drop_upload("acme", upload.id)
+        assert await it.blobs.read(it.uploads.key(upload)) == GOOD
+        await Sweeper(it.bench.engine, it.blobs, RING, it.bench.telemetry, KEPT, it.bench.lifetime).step()
+        assert await it.blobs.read(it.uploads.key(upload)) is None
