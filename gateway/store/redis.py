@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from gateway.errors import Refusal, StoreUnavailable
@@ -19,9 +20,9 @@ from gateway.store import redis_reads as reads
 from gateway.store.backend import (
     Applied,
     Change,
-    DocPut,
     Examined,
     Expired,
+    Failed,
     Loaded,
     News,
     Outcome,
@@ -47,7 +48,7 @@ from gateway.store.redis_site import PATIENCE_SECONDS, Site
 from gateway.store.redis_sweep import Sweeping
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from gateway.store.redis_wake import Ear
-from policies.model import Job, Priority, ServiceKey
+from policies.model import Job, Priority
 from policies.order import Backlog
 
 PREFIX: Final = "safelight:"
@@ -178,9 +179,10 @@ class RedisBackend:
     async def commit(self, changes: Sequence[Change]) -> list[Outcome]:
         """Apply each change whole or not at all, durably, in order."""
         await self._roll.sure()
-        keys = [doc.value for c in changes for doc in c.docs if isinstance(doc, DocPut)]
-        await self.shelf.point([key for key in keys if isinstance(key, ServiceKey)])
-        outcomes = await self._commits.commit(changes)
+        lost = await self.shelf.point(changes)
+        rest = [change for at, change in enumerate(changes) if at not in lost]
+        told = iter(await self._commits.commit(rest) if rest else ())
+        outcomes = [Failed(lost[at]) if at in lost else next(told) for at in range(len(changes))]
         for change, outcome in zip(changes, outcomes, strict=True):
             if isinstance(outcome, Applied):
                 self._ended(change)
@@ -345,8 +347,7 @@ class RedisBackend:
             await asyncio.gather(self._sampling, return_exceptions=True)
         for ear in self._ears:
             await ear.close()
-        with contextlib.suppress(StoreUnavailable):  # then the leases run out by themselves, the name too
-            await self._roll.leave()
-            await self._queue.reclaim(self.clock())
-            await self.shelf.reclaim()
+        for step in (self._roll.leave, partial(self._queue.reclaim, self.clock()), self.shelf.reclaim):
+            with contextlib.suppress(StoreUnavailable):  # then that runs out by itself, and the others do not
+                await step()
         await self._site.link.close()

@@ -8,11 +8,11 @@ key itself is and worth nothing alone, and then the key as that tenant has it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import StoreUnavailable
-from gateway.store.backend import UNREADABLE_MS, News
+from gateway.store.backend import UNREADABLE_MS, DocPut, News
 from gateway.store.contract import DeliveryPage, Notice
 from gateway.store.redis_keys import ref, shard_of, unref
 from gateway.store.redis_pack import LEASES, Sheet, told_to_others
@@ -23,6 +23,7 @@ from policies.model import ServiceKey, Upload
 from policies.webhooks import Delivery, Endpoint
 
 if TYPE_CHECKING:
+    from gateway.store.backend import Change
     from gateway.store.redis_link import Call, Command
     from gateway.store.redis_site import Site
 
@@ -60,13 +61,18 @@ class RedisShelf:
         found = doc(self._site.reading, "key", name, text)
         return found if isinstance(found, ServiceKey) and found.hash == digest else None
 
-    async def point(self, keys: Iterable[ServiceKey]) -> None:
-        """Say who may have keys of these hashes, before they are kept."""
+    async def point(self, changes: Sequence[Change]) -> dict[int, StoreUnavailable]:
+        """Say who may have the keys that are put, before they are kept; return by place where that failed."""
+        puts = [
+            (at, doc) for at, change in enumerate(changes) for doc in change.docs if isinstance(doc, DocPut)
+        ]
+        keys = [(at, put.value) for at, put in puts if isinstance(put.value, ServiceKey)]
         pointers: list[Command] = [
             ("HSET", self._site.names.shard(key.hash).hashes, key.hash, ref(key.id, key.tenant))
-            for key in keys
+            for _at, key in keys
         ]
-        await self._site.ask(pointers)
+        told = zip(keys, await self._site.reach(pointers) if pointers else (), strict=True)
+        return {at: fault for (at, _key), fault in told if isinstance(fault, StoreUnavailable)}
 
     async def keys(self, tenant: str) -> list[ServiceKey]:
         """Return a tenant's keys, newest first."""

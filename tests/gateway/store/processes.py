@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from gateway.store.contract import Submitted
 from gateway.store.engine import Engine
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
-from gateway.store.redis_link import Command, Link
+from gateway.store.redis_link import Call, Command, Cut, Gone, Link
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from tests.contracts.rig import Rig, submit
 from tests.fakes.redis import server
@@ -32,6 +32,38 @@ class Counting(Link):
         self.calls += 1
         self.sent += len(commands) + int(bool(commands) and not signed)
         return await super().exchange(commands, signed=signed, asked=asked)
+
+
+class Failing(Link):
+    """Connections that fail: reads `deaf` says so of, and scripts of the hashes in `dumb`.
+
+    `ran` are the hashes of the scripts that were run.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.deaf: Callable[[Command], bool] = lambda _command: False
+        self.dumb: set[str] = set()
+        self.ran: list[str] = []
+
+    async def reach(self, commands: Sequence[Command]) -> list[Any]:
+        """Read what may be read."""
+        replies = await super().reach(commands)
+        return [
+            Cut("redis: cut") if self.deaf(each) else reply
+            for each, reply in zip(commands, replies, strict=True)
+        ]
+
+    async def run(self, calls: Sequence[Call]) -> list[Any]:
+        """Run what may be run."""
+        if any(call.script.sha in self.dumb for call in calls):
+            return [Gone("redis: not there")] * len(calls)
+        self.ran += [call.script.sha for call in calls]
+        return await super().run(calls)
+
+    def once_ran(self, sha: str, word: str) -> None:
+        """Fail what begins with a word once a script was run."""
+        self.deaf = lambda command: command[0] == word and sha in self.ran
 
 
 class Processes(Rig):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
 import pytest
@@ -13,46 +12,15 @@ from gateway.store.engine import LEASE_MS, Engine
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
 from gateway.store.redis_keys import Names, Room
-from gateway.store.redis_link import Call, Command, Cut, Gone, Link, script
+from gateway.store.redis_link import script
 from gateway.store.redis_pack import LEASES
 from gateway.store.redis_shelf import Lease
 from tests.contracts.beside import LEASE, hooked, ids, lease, trials
 from tests.contracts.rig import SAID, Rig, attempt, counting, put, take
 from tests.fakes.redis import server
+from tests.gateway.store.processes import Failing
 
 CLAIM, DELIVER, CHANGE = (script(name).sha for name in ("claim", "deliver", "lease"))
-
-
-class Failing(Link):
-    """Connections that fail: reads `deaf` says so of, and scripts of the hashes in `dumb`.
-
-    `ran` are the hashes of the scripts that were run.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(server().url)
-        self.deaf: Callable[[Command], bool] = lambda _command: False
-        self.dumb: set[str] = set()
-        self.ran: list[str] = []
-
-    async def reach(self, commands: Sequence[Command]) -> list[Any]:
-        """Read what may be read."""
-        replies = await super().reach(commands)
-        return [
-            Cut("redis: cut") if self.deaf(each) else reply
-            for each, reply in zip(commands, replies, strict=True)
-        ]
-
-    async def run(self, calls: Sequence[Call]) -> list[Any]:
-        """Run what may be run."""
-        if any(call.script.sha in self.dumb for call in calls):
-            return [Gone("redis: not there")] * len(calls)
-        self.ran += [call.script.sha for call in calls]
-        return await super().run(calls)
-
-    def once_ran(self, sha: str, word: str) -> None:
-        """Fail what begins with a word once a script was run."""
-        self.deaf = lambda command: command[0] == word and sha in self.ran
 
 
 class Bench(Rig):
@@ -61,7 +29,7 @@ class Bench(Rig):
     def __init__(self) -> None:
         super().__init__("redis", __file__)  # type: ignore[arg-type]
         self.prefix = f"{uuid4().hex}:"
-        self.link = Failing()
+        self.link = Failing(server().url)
         place, how = Place(server().url), How(uuid4().hex, self.clock)
         self.under = RedisBackend(place, how, prefix=self.prefix, link=self.link)
         self.store: Engine = self.engine(self.under)
@@ -206,3 +174,19 @@ async def test_many_deliveries_return_in_parts(bench: Bench) -> None:
     await shelf.reclaim()
     assert bench.link.ran[before:] == [CHANGE] * 2
     assert shelf.held == {}
+
+
+async def test_end_gives_back_all_it_can(bench: Bench) -> None:
+    """A process that cannot say that it leaves gives back its jobs all the same, and its deliveries."""
+    job, hook = await put(bench.store, bench.job()), await hooked(bench, bench.store)
+    (told,) = await trials(bench, bench.store, hook, 1)
+    await bench.store.start()
+    bench.clock.forward(1000)
+    await take(bench.store)
+    await lease(bench.store)
+    bench.link.deaf = lambda command: command[0] == "HDEL"
+    await bench.shut(bench.store)
+    place, how = Place(server().url), How(uuid4().hex, bench.clock)
+    after = bench.engine(RedisBackend(place, how, prefix=bench.prefix))
+    assert [claim.job.id for claim in await take(after)] == [job.id]
+    assert ids(await lease(after)) == [told]

@@ -12,16 +12,16 @@ import pytest
 from gateway import doctor
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import UNREADABLE_MS
-from gateway.store.contract import Begun, Claim, JobFilter, Recorded, Submitted
+from gateway.store.contract import Begun, Claim, JobFilter, Kept, Recorded, Submitted
 from gateway.store.engine import LEASE_MS, Engine
 from gateway.store.redis import SCANNED
 from gateway.store.redis_keys import Names, shard_of
-from gateway.store.redis_link import Call, Link, Rejected, Script
+from gateway.store.redis_link import Call, Cut, Link, Rejected, Script
 from policies.model import JobState
-from tests.contracts.beside import hooked, lease, trials
-from tests.contracts.rig import SAID, attempt, ending, put, rounds, submit, take
+from tests.contracts.beside import hooked, lease, service_key, trials
+from tests.contracts.rig import SAID, attempt, counting, ending, put, rounds, submit, take
 from tests.fakes.redis import server
-from tests.gateway.store.processes import Counting, Processes
+from tests.gateway.store.processes import Counting, Failing, Processes
 
 
 @pytest.fixture
@@ -56,6 +56,23 @@ async def test_mistyped_tenant_fails_alone(many: Processes, name: str) -> None:
     assert link.sent == sent + 1
     server().say("DEL", getattr(kept, name))
     assert isinstance(await submit(store, many.job(bad)), Submitted)
+
+
+async def test_unreachable_hash_fails_alone(many: Processes) -> None:
+    """A service key of which it cannot be said whose it is troubles no other tenant of its batch."""
+    link = Failing(many.url)
+    store = await many.process(link=link)
+    bad, good = service_key(many), service_key(many, "other")
+    link.deaf = lambda command: command[0] == "HSET" and bad.hash in command
+    answers = await asyncio.gather(
+        submit(store, many.job()),
+        store.put_key(bad, counting(), SAID, by="ann"),
+        store.put_key(good, counting(), SAID, by="ann"),
+        submit(store, many.job("third")),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [Cut, Cut, Kept, Submitted]
+    assert await store.list_keys("acme") == []
 
 
 class Breaking(Link):
