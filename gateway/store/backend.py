@@ -209,7 +209,10 @@ class Change(Struct):
 
 
 class Want(Struct):
-    """What to load of a tenant. `endpoints`: all of them. `turn`: it is about to be written to."""
+    """What to load of a tenant. `endpoints`: all of them. `turn`: it is about to be written to.
+
+    `figures`: of users only those are wanted; a reference may be left out.
+    """
 
     tenant: str
     state: bool = True
@@ -220,6 +223,7 @@ class Want(Struct):
     deliveries: set[str] = set()
     endpoints: bool = False
     turn: bool = False
+    figures: bool = False
 
     @property
     def any(self) -> bool:

@@ -76,7 +76,7 @@ class Committer:
     async def account(self, tenant: str, subject: str) -> Usage:
         """Return both levels as they are: as known here where nobody else writes, else read."""
         if not self._backend.alone:
-            (there,) = await self._backend.load([Want(tenant, subjects={subject})])
+            (there,) = await self._backend.load([Want(tenant, subjects={subject}, figures=True)])
             return _usage(there.sound(), subject)
         await self._flight.over(tenant)
         scene = self._kept.scene(tenant)
@@ -91,7 +91,7 @@ class Committer:
 
     async def found(self, tenant: str, job: str, reader: str) -> Found | None:
         """Return a job and its reader's usage, read in one go."""
-        (there,) = await self._backend.load([Want(tenant, subjects={reader}, jobs={job})])
+        (there,) = await self._backend.load([Want(tenant, subjects={reader}, jobs={job}, figures=True)])
         known = there.sound().jobs[job]
         return None if known is None else Found(known, _usage(there, reader))
 

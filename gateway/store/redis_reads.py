@@ -37,7 +37,7 @@ def asked(room: Room, want: Want) -> list[Command]:
     """Return the commands of a load."""
     commands: list[Command] = [("HMGET", room.t, "v", "d")] if want.state else []
     if want.subjects:
-        commands += [("HMGET", key, *sorted(want.subjects)) for key in (room.u, room.s)]
+        commands += [("HMGET", key, *sorted(want.subjects)) for key in _of_users(room, want)]
     commands += [("HGET", room.job(job), "d") for job in sorted(want.jobs)]
     commands += [("HMGET", room.key(*key)[0], "f", "j", "a") for key in sorted(want.keys)]
     commands += [("HGET", getattr(room, HOLDERS[kind]), name) for kind, name in sorted(want.docs)]
@@ -59,7 +59,9 @@ def answered(want: Want, replies: Replies, reading: Reading) -> Loaded:
     if want.state:
         loaded.state = state(next(replies), reading)
     if want.subjects:
-        loaded.users = users(sorted(want.subjects), next(replies), next(replies))
+        figures = next(replies)
+        refs = [b""] * len(figures) if want.figures else next(replies)
+        loaded.users = users(sorted(want.subjects), figures, refs)
     loaded.jobs = {job: job_of(reading, job, next(replies)) for job in sorted(want.jobs)}
     for key in sorted(want.keys):
         form, job, at = next(replies)
@@ -73,6 +75,10 @@ def answered(want: Want, replies: Replies, reading: Reading) -> Loaded:
     if want.endpoints:
         loaded.endpoints = {each.id: each for each in endpoints(reading, next(replies))}
     return loaded
+
+
+def _of_users(room: Room, want: Want) -> tuple[str, ...]:
+    return (room.u,) if want.figures else (room.u, room.s)
 
 
 def state(reply: list[bytes | None], reading: Reading) -> TenantState:
