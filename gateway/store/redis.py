@@ -38,7 +38,7 @@ from gateway.store.redis_commit import Commits
 from gateway.store.redis_examine import examine
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
-from gateway.store.redis_lineage import ASKED, Lineage
+from gateway.store.redis_lineage import ASKED, Lineage, replicates
 from gateway.store.redis_link import ANSWER_SECONDS, Command
 from gateway.store.redis_nodes import Nodes, nodes_of
 from gateway.store.redis_queue import Queue
@@ -119,8 +119,12 @@ class RedisBackend:
 
     async def sample(self) -> None:
         """Ask how far the history has come, and whether it is the same."""
-        for (told,) in (await self._site.link.each([ASKED])).values():
-            if not isinstance(told, StoreUnavailable):
+        for name, (told,) in (await self._site.link.each([ASKED])).items():
+            if isinstance(told, StoreUnavailable):
+                continue
+            if replicates(facts(told)):
+                self._site.link.doubt(name)
+            else:
                 self._lineage.meet(facts(told))
 
     async def _sample(self) -> None:

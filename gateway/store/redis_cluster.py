@@ -123,6 +123,10 @@ class Cluster:
                         self._missed(name, fault)
         return {name: some for name, some in told.items() if name in self._names}
 
+    def doubt(self, _name: str) -> None:
+        """Ask anew who has what."""
+        self._stale = True
+
     async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
         """Yield what is published, after None once it is subscribed; ends by a `StoreUnavailable`.
 

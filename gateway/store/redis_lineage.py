@@ -17,6 +17,11 @@ ASKED: Final = ("INFO", "replication")
 """What tells the name and the count."""
 
 
+def replicates(of: Mapping[str, str]) -> bool:
+    """Whether it is a replica, whose history another one writes."""
+    return of.get("role") == "slave"
+
+
 class Lineage:
     """The histories this process takes for its own. Takes any, until it is `armed`."""
 

@@ -21,13 +21,13 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as Late
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.errors import StoreUnavailable
 from gateway.store.redis_fit import facts
-from gateway.store.redis_lineage import ASKED, Lineage
+from gateway.store.redis_lineage import ASKED, Lineage, replicates
 
 CONNECTIONS: Final = 32
 POOL_SECONDS: Final = 1.0
@@ -118,7 +118,11 @@ def script(name: str) -> Script:
 
 
 class Link:
-    """Connections to one Redis: the `Nodes` of one. Opens none before the first call."""
+    """Connections to one Redis: the `Nodes` of one. Opens none before the first call.
+
+    Where a replica is met in the primary's place, all connections are made anew, since the address may
+    lead to another by now. `anyone`: a replica will do, as in a Cluster, whose nodes say where to go.
+    """
 
     scattered = False
 
@@ -130,10 +134,13 @@ class Link:
         password: str | None = None,
         lineage: Lineage | None = None,
         copies: Copies = ALONE,
+        *,
+        anyone: bool = False,
     ) -> None:
         self._seconds = seconds
         self._copies = copies
         self._lineage = lineage
+        self._anyone = anyone
         self._names: WeakKeyDictionary[AbstractConnection, str] = WeakKeyDictionary()
         self._calls = 0
         self._closed = False
@@ -155,13 +162,30 @@ class Link:
     async def _greet(self, connection: AbstractConnection) -> None:
         """Ask, on each new connection, whose history is there."""
         await connection.on_connect()
+        name = ""
         if self._lineage is not None:
             await _send(connection, [ASKED], ())
-            self._names[connection] = self._lineage.meet(facts(await connection.read_response()))
+            told = facts(await connection.read_response())
+            if self._lineage.armed and replicates(told) and not self._anyone:
+                raise ReadOnlyError
+            name = self._lineage.meet(told)
+        self._names[connection] = name
 
     def _check(self, connection: AbstractConnection) -> None:
         if self._lineage is not None and not self._lineage.holds(self._names[connection]):
             raise Turned("redis: another history")
+
+    async def _taken(self) -> AbstractConnection:
+        """Take a connection, and greet anew whom it has not greeted since a replica was met."""
+        connection: AbstractConnection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+        if connection not in self._names:
+            try:
+                await connection.disconnect(nowait=True)
+                await connection.connect()  # type: ignore[no-untyped-call]
+            except BaseException:
+                await self._pool.release(connection)
+                raise
+        return connection
 
     def _counted(self, commands: Sequence[Command]) -> bool:
         return self._copies.number > 0 and any(command[1] in self._copies.of for command in commands)
@@ -185,6 +209,10 @@ class Link:
     async def each(self, commands: Sequence[Command]) -> dict[str, list[Any]]:
         """Return what each primary replies, or the fault that stood in the way, by its name."""
         return {ONE: await self.reach(commands)}
+
+    def doubt(self, _name: str) -> None:
+        """Greet anew on each connection before it is used, since whoever was met is no primary."""
+        self._names.clear()
 
     def home(self, _key: str) -> str:
         """Return the name of the primary that has a key."""
@@ -226,7 +254,7 @@ class Link:
         with _heeded():
             try:
                 async with asyncio.timeout(POOL_SECONDS + self._seconds):
-                    connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+                    connection = await self._taken()
             except (RedisError, OSError, TimeoutError) as error:
                 raise _unmade(error) from error
             try:
@@ -237,6 +265,8 @@ class Link:
                         return await _exchange(connection, commands, nonce, asked, wanted)
                     return await _exchange(connection, commands, nonce, asked)
             except (RedisError, OSError, TimeoutError) as error:
+                if isinstance(error, ReadOnlyError) and connection in self._names:
+                    self._names.clear()
                 raise _fault(error) from error
             finally:
                 await self._pool.release(connection)
@@ -255,6 +285,8 @@ class Link:
                     await connection.send_command("SUBSCRIBE", channel)
             while True:
                 reply = await _next(connection, silent, self._seconds)
+                if connection not in self._names:
+                    raise ConnectionResetError
                 if reply[0] == b"subscribe":
                     yield None
                 elif reply[0] == b"message":
@@ -382,6 +414,8 @@ def _same(told: object, nonce: bytes) -> None:
 async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
+    except ReadOnlyError:  # no word about a command, but about who is there
+        raise
     except ResponseError as error:
         first, _, rest = str(error).partition(" ")
         code = getattr(error, "status_code", None)

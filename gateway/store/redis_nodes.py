@@ -45,6 +45,9 @@ class Nodes(Protocol):
     async def each(self, commands: Sequence[Command]) -> dict[str, list[Any]]:
         """Return what each primary replies, or the fault that stood in the way, by its name."""
 
+    def doubt(self, name: str) -> None:
+        """Ask anew who is there, since whoever has that name is no primary."""
+
     def home(self, key: str) -> str:
         """Return the name of the primary that has a key; empty where nobody is known to."""
 
@@ -69,7 +72,7 @@ def nodes_of(place: Place, lineage: Lineage, seconds: float = ANSWER_SECONDS) ->
 
     def linked(address: str, base: str = "0") -> Link:
         url = f"{scheme}://{user}{at}{address}/{base}"
-        return Link(url, seconds, password=password, lineage=lineage, copies=copies)
+        return Link(url, seconds, password=password, lineage=lineage, copies=copies, anyone=kind == CLUSTER)
 
     if kind == CLUSTER:
         return Cluster(hosts.split(","), linked)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from gateway.errors import StoreUnavailable
-from gateway.store.redis_link import Call, Command, Cut, Link, Rejected
+from gateway.store.redis_link import Call, Command, Link
 
 LOOK_SECONDS: Final = 1.0
 """How old the sentinels' word may be."""
@@ -68,6 +68,12 @@ class Guarded:
         replies = await self.reach(commands)
         return {self._address: replies}
 
+    def doubt(self, name: str) -> None:
+        """Ask anew who the primary is."""
+        self._doubted = True
+        if self._link is not None and name == self._address:
+            self._link.doubt(name)
+
     async def listen(self, channel: str) -> AsyncIterator[bytes | None]:
         """Yield what is published, after None once it is subscribed; ends by a `StoreUnavailable`."""
         async for message in (await self._primary()).listen(channel):
@@ -80,13 +86,9 @@ class Guarded:
         await asyncio.gather(*(link.close() for link in links))
 
     def _seen(self, replies: list[Any]) -> list[Any]:
-        """Doubt a primary that fails. What it refused for being a replica it has not done."""
-        told = [
-            Cut(f"redis: {reply.code}") if isinstance(reply, Rejected) and reply.code == "READONLY" else reply
-            for reply in replies
-        ]
-        self._doubted |= any(isinstance(reply, StoreUnavailable) for reply in told)
-        return told
+        """Doubt a primary that fails."""
+        self._doubted |= any(isinstance(reply, StoreUnavailable) for reply in replies)
+        return replies
 
     async def _primary(self) -> Link:
         """Return a link to the primary. Raises where there is none that could be the store."""

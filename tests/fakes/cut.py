@@ -38,9 +38,12 @@ class Cut:
 
     def turn(self, to: int) -> None:
         """Lead to another port from now on; all connections are cut."""
+        self.lead(to)
+        self.sever()
+
+    def lead(self, to: int) -> None:
+        """Lead new connections to another port."""
         self._to = to
-        for way in self._ways:
-            way.cancel()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.errors import StoreUnavailable
-from gateway.store.redis_link import Call, Cut, Link, Rejected, Script, Silent, script
+from gateway.store.redis_lineage import Lineage
+from gateway.store.redis_link import Away, Call, Cut, Link, Rejected, Script, Silent, script
 from gateway.store.redis_site import SCRIPTS
-from tests.fakes.redis import server
+from tests.fakes.redis import Redis, free_port, server
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -150,6 +151,45 @@ async def test_crowded_link_is_unavailable() -> None:
         free.set()
         with pytest.raises(Cut):
             await first
+
+
+async def ids(link: Link) -> set[int]:
+    """Return the ids of two connections that are used at the same time."""
+    return {each for (each,) in await asyncio.gather(*(link.ask([("CLIENT", "ID")]) for _ in range(2)))}
+
+
+async def test_replica_is_left_for_good() -> None:
+    """Where one command is refused by a replica, no connection that stands is used or listened to again."""
+    with Redis() as alone:
+        link = Link(alone.url)
+        heard = link.listen("link:news")
+        assert await anext(heard) is None
+        old = await ids(link)
+        alone.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+        with pytest.raises(Cut):
+            await link.ask([("SET", "link:x", "y")])
+        assert old.isdisjoint(await ids(link))
+        alone.ask("PUBLISH", "link:news", "one")
+        with pytest.raises(Cut):
+            await anext(heard)
+        await link.close()
+
+
+async def test_replica_is_not_greeted() -> None:
+    """Once a process has begun nothing is read of a replica in the primary's place; of a Cluster's it is."""
+    with Redis() as alone:
+        lineage = Lineage()
+        link, node = Link(alone.url, lineage=lineage), Link(alone.url, lineage=lineage, anyone=True)
+        await link.ask([("GET", "link:x")])
+        lineage.armed = True
+        alone.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+        link.doubt("one")
+        with pytest.raises(Away):
+            await link.ask([("GET", "link:x")])
+        assert await node.ask([("GET", "link:x")]) == [None]
+        alone.ask("REPLICAOF", "NO", "ONE")
+        assert await link.ask([("GET", "link:x")]) == [None]
+        await asyncio.gather(link.close(), node.close())
 
 
 async def test_nobody_home_is_unavailable() -> None:

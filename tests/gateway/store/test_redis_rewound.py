@@ -120,6 +120,20 @@ async def test_whole_failover_closes_nothing(many: Processes, pair: Pair, way: C
     assert await doctor.examine(engine.backend, many.chain) == []
 
 
+async def test_demoted_primary_is_left_behind(many: Processes, pair: Pair, way: Cut) -> None:
+    """Where the address leads to another primary and what was connected to the old one stays, all goes on."""
+    many.patience = Patience(settle=0.0)
+    engine = await many.process()
+    await put(engine, many.job())
+    pair.level()
+    pair.replica.ask("REPLICAOF", "NO", "ONE")
+    pair.primary.ask("REPLICAOF", "127.0.0.1", str(pair.replica.port))
+    way.lead(pair.replica.port)
+    assert await asyncio.wait_for(answered(many, engine, "acme"), 10) == "in"
+    late = await many.process(pair.replica.url)
+    assert (await late.usage("acme", "ann")).user.held == 20
+
+
 async def test_commits_are_not_sent_elsewhere(many: Processes, pair: Pair, way: Cut) -> None:
     """A commit that is under way at a failover is not sent to whoever took over."""
     engine = await many.process()

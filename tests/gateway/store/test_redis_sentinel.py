@@ -13,7 +13,7 @@ from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.contract import Replayed, Submitted
 from gateway.store.engine import Engine
 from gateway.store.opening import How, Place, open_backend
-from gateway.store.redis_link import Call, Cut, Link, Rejected, script
+from gateway.store.redis_link import Call, Cut, Link, script
 from gateway.store.redis_sentinel import Guarded
 from policies.model import Job
 from tests.contracts.rig import SAID, counting, put, submit
@@ -86,7 +86,7 @@ class Told:
 async def test_demoted_primary_is_let_go() -> None:
     """What a primary refuses for being a replica now was not done, and goes to whoever it is instead."""
     sentinel = Told([b"old", b"1"], [b"new", b"2"])
-    redis = {"old:1": Told(b"info", Rejected("READONLY", "")), "new:2": Told(b"info", b"done")}
+    redis = {"old:1": Told(b"info", Cut("redis: ReadOnlyError")), "new:2": Told(b"info", b"done")}
     guarded = Guarded([cast("Link", sentinel)], NAME, lambda at: cast("Link", redis[at]), lambda _info: None)
     call = Call(script("lease"), ["x"], ())
     (first,) = await guarded.run([call])

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.opening import How, Place, open_backend, open_to_read
+from gateway.store.redis import RedisBackend
 from gateway.store.redis_fit import facts, unfit
 from tests.contracts.rig import put, take
 from tests.fakes.cluster import Cluster, one
@@ -83,6 +84,15 @@ async def test_start_asks_a_real_redis(alone: Redis, setting: str, value: str, w
     alone.say("CONFIG", "SET", setting, was)
     await backend.start()
     await backend.close()
+
+
+async def test_replica_is_refused_at_start(alone: Redis) -> None:
+    """Who starts at a replica, or looks into it, is told in its sentence to go to the primary."""
+    alone.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+    for backend in (open_backend(Place(alone.url), How("me")), open_to_read(Place(alone.url), "me")):
+        with pytest.raises(Refusal, match="is a replica: give the primary's address"):
+            await backend.look()
+        await backend.close()
 
 
 async def test_kinds_are_told_apart(alone: Redis) -> None:
@@ -181,6 +191,21 @@ async def test_end_needs_no_redis(alone: Redis) -> None:
     with pytest.raises(StoreUnavailable):
         await store.ping()
     await many.close()
+
+
+async def test_reader_leaves_a_replica(alone: Redis) -> None:
+    """Whoever only reads hears from the sample that this is a replica now, and waits for the primary."""
+    backend = open_backend(Place(alone.url), How("me"))
+    assert isinstance(backend, RedisBackend)
+    await backend.start()
+    alone.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+    assert await backend.tenants() == []
+    await backend.sample()
+    with pytest.raises(StoreUnavailable):
+        await backend.tenants()
+    alone.ask("REPLICAOF", "NO", "ONE")
+    assert await backend.tenants() == []
+    await backend.close()
 
 
 async def test_open_book_is_read_beside(alone: Redis) -> None:
