@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -298,11 +298,12 @@ class Link:
             await connection.disconnect(nowait=True)
 
     async def close(self) -> None:
-        """Close all connections, those of listeners too. Harmless twice."""
+        """Close all connections, those of listeners too. Harmless twice, and where the other end is hung."""
         self._closed = True
-        await self._pool.disconnect()
         for connection in list(self._ears):
             await connection.disconnect(nowait=True)
+        with suppress(RedisError, OSError):
+            await self._pool.disconnect()
 
 
 @contextmanager

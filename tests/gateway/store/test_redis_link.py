@@ -153,6 +153,29 @@ async def test_crowded_link_is_unavailable() -> None:
             await first
 
 
+async def test_hung_end_is_closed_quietly() -> None:
+    """Closing what the other end does not heed raises nothing, and ends calls and listeners all the same."""
+    come, free = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if b"SUBSCRIBE" in await reader.read(1000):
+            writer.write(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n")
+        else:
+            come.set()
+        await free.wait()
+
+    async with against(answer) as link:
+        heard = link.listen("x")
+        assert await anext(heard) is None
+        call = asyncio.create_task(link.ask([("SET", "x", bytes(1 << 24))]))
+        await come.wait()
+        await link.close()
+        for each in (call, anext(heard)):
+            with pytest.raises(StoreUnavailable):
+                await each
+        free.set()
+
+
 async def ids(link: Link) -> set[int]:
     """Return the ids of two connections that are used at the same time."""
     return {each for (each,) in await asyncio.gather(*(link.ask([("CLIENT", "ID")]) for _ in range(2)))}
