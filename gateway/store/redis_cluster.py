@@ -133,7 +133,8 @@ class Cluster:
         What is published at one node is heard at all: any will do.
         """
         await self._look()
-        async for message in self._link(self._some()[0]).listen(channel):
+        node = next(name for name in self._some() if name in self._names)
+        async for message in self._link(node).listen(channel):
             yield message
 
     async def close(self) -> None:
@@ -233,9 +234,12 @@ class Cluster:
                     fault = self._missed(name, raised)
                     continue
                 if isinstance(reply, Rejected):
-                    raise StoreUnavailable(f"redis: {name} is of no Cluster, or does not say who has what")
-                await self._take(name, reply)
-                break
+                    fault = StoreUnavailable(f"redis: {name} is of no Cluster, or does not say who has what")
+                elif not reply:  # it was removed
+                    fault = StoreUnavailable(f"redis: {name} knows of no slots")
+                else:
+                    await self._take(name, reply)
+                    break
             self._looked = asyncio.get_running_loop().time()
         if not self._names:
             raise fault

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -17,7 +18,9 @@ from gateway.store.contract import Denied, Replayed, Submitted
 from gateway.store.engine import LEASE_MS, Engine
 from gateway.store.opening import How, Place
 from gateway.store.redis import RedisBackend
+from gateway.store.redis_cluster import Cluster as Links
 from gateway.store.redis_keys import Names, shard_of
+from gateway.store.redis_link import Link, Rejected
 from gateway.store.redis_time import StoreTime, steady_us, wall_us
 from policies import quota
 from tests.contracts.rig import WIDE, put, submit, take
@@ -231,3 +234,42 @@ async def test_every_node_is_given_the_scripts(three: Cluster, many: Processes) 
     await asyncio.gather(*(put(store, many.job(name)) for name in tenants))
     assert [(await store.usage(name, "ann")).user.held for name in tenants] == [10, 10, 10]
     await sound(many, store)
+
+
+class Node:
+    """A node that tells who has which slot, and its listeners their channel while it is open."""
+
+    def __init__(self, slots: list[Any] | Rejected) -> None:
+        self.slots = slots
+        self.open = False
+
+    async def exchange(self, commands: object) -> list[Any]:
+        """Return the slots."""
+        self.open = True
+        return [self.slots]
+
+    async def listen(self, channel: str) -> AsyncIterator[bytes]:
+        """Tell the channel."""
+        if self.open:
+            yield channel.encode()
+
+    async def close(self) -> None:
+        """Be closed."""
+        self.open = False
+
+
+def cluster_of(nodes: dict[str, Node]) -> Links:
+    """Return connections to nodes, all of which are seeds."""
+    return Links(list(nodes), lambda name: cast("Link", nodes[name]))
+
+
+@pytest.mark.parametrize("word", [[], Rejected("ERR", "")])
+async def test_removed_seed_is_passed_over(word: list[Any] | Rejected) -> None:
+    """A node that was removed and still runs is not believed, not listened to, and let go of."""
+    for _ in range(20):  # nodes are asked in any order
+        gone, node = Node(word), Node([[0, 16383, [b"a", 1]]])
+        links = cluster_of({"gone:1": gone, "a:1": node})
+        assert [heard async for heard in links.listen("x")] == [b"x"]
+        assert (links.home("x"), node.open, gone.open) == ("a:1", True, False)
+    with pytest.raises(StoreUnavailable, match="gone:1"):
+        await cluster_of({"gone:1": Node(word)}).each([("TIME",)])
