@@ -1,16 +1,18 @@
 """A Redis that sentinels watch: whoever is the primary now, as one of them tells.
 
-They are asked before the first call, each second, and where a call met trouble; an address they name is
-taken only if whoever is there says that it is the primary and keeps what it is given. A primary that was
-replaced is let go of at once, since what it takes is lost.
+They are asked before the first call, each second, and where a call met trouble; where a primary is known
+already, for a moment only, so that a sentinel that is silent holds nobody up. Of those who answer he is
+believed who knows of the latest failover, and none who knows of an older one while the known primary stands.
+An address they name is taken only if whoever is there says that it is the primary and keeps what it is given.
+A primary that was replaced is let go of at once, since what it takes is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from gateway.errors import StoreUnavailable
 from gateway.store.redis_link import Call, Command, Link
@@ -19,10 +21,24 @@ LOOK_SECONDS: Final = 1.0
 """How old the sentinels' word may be."""
 DOUBT_SECONDS: Final = 0.1
 """How old it may be where a call has met trouble."""
+MOMENT_SECONDS: Final = 0.05
+"""How long their answer is waited for where a primary is known."""
+AWAY_SECONDS: Final = 5.0
+"""How long a sentinel that does not answer is passed over, if another does."""
+
+
+class Word(NamedTuple):
+    """Whom a sentinel names, and the number of the failover that made it the primary."""
+
+    epoch: int
+    address: str
 
 
 class Guarded:
-    """Connections to the primary of a name. `judge` reads `INFO` and says what is wrong, if anything is."""
+    """Connections to the primary of a name. `judge` reads `INFO` and says what is wrong, if anything is.
+
+    `steady` tells seconds that only go forward.
+    """
 
     scattered = False
 
@@ -32,17 +48,22 @@ class Guarded:
         master: str,
         linked: Callable[[str], Link],
         judge: Callable[[bytes], str | None],
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sentinels = list(sentinels)
         self._master = master
         self._linked = linked
         self._judge = judge
+        self._steady = steady
         self._address = ""
+        self._epoch = -1
         self._link: Link | None = None
         self._fault = StoreUnavailable("redis: no sentinel answers")
-        self._looked = float("-inf")
+        self._began = self._looked = float("-inf")
         self._doubted = False
-        self._looking = asyncio.Lock()
+        self._away: dict[Link, float] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def home(self, _key: str) -> str:
@@ -82,8 +103,10 @@ class Guarded:
     async def close(self) -> None:
         """Close all connections. Harmless twice."""
         self._closed = True
-        links = [*self._sentinels, *([self._link] if self._link else [])]
-        await asyncio.gather(*(link.close() for link in links))
+        await asyncio.gather(*(sentinel.close() for sentinel in self._sentinels))
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
+        await asyncio.gather(*self._closing, *([self._link.close()] if self._link else []))
 
     def _seen(self, replies: list[Any]) -> list[Any]:
         """Doubt a primary that fails."""
@@ -91,45 +114,82 @@ class Guarded:
         return replies
 
     async def _primary(self) -> Link:
-        """Return a link to the primary. Raises where there is none that could be the store."""
+        """Return a link to the primary as it is known. Raises where there is none that could be the store."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        async with self._looking:
-            now = asyncio.get_running_loop().time()
-            if now > self._looked + (DOUBT_SECONDS if self._doubted or not self._link else LOOK_SECONDS):
-                await self._look()
-                self._looked = asyncio.get_running_loop().time()
+        now = self._steady()
+        late = self._looked + (DOUBT_SECONDS if self._doubted or not self._link else LOOK_SECONDS)
+        if (self._looking is None or self._looking.done()) and now > late:
+            self._began = now
+            self._looking = asyncio.get_running_loop().create_task(self._look(), name="store sentinels")
+        if self._looking is not None and not self._looking.done():
+            if self._link is not None and now < self._began + MOMENT_SECONDS:
+                await asyncio.wait([self._looking], timeout=self._began + MOMENT_SECONDS - now)
+            if self._link is None:
+                await asyncio.wait([self._looking])
         if self._link is None:
             raise self._fault
         return self._link
 
     async def _look(self) -> None:
-        """Ask the sentinels. Where none answers what is known stands."""
-        random.shuffle(self._sentinels)
-        for sentinel in self._sentinels:
-            (told,) = await sentinel.reach([("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master)])
+        """Ask the sentinels, but those that were silent lately. Where none answers what is known stands."""
+        self._doubted = False
+        now = self._steady()
+        some = [each for each in self._sentinels if self._away.get(each, now) <= now] or self._sentinels
+        told = await asyncio.gather(*(self._told(each) for each in some))
+        words = [word for word in told if word is not None]
+        if words:
+            word = max(words, key=lambda each: (each.epoch, words.count(each)))
+            if await self._better(word, most=2 * words.count(word) > len(self._sentinels)):
+                await self._meet(word)
+        self._looked = self._steady()
+
+    async def _better(self, word: Word, *, most: bool) -> bool:
+        """Say whether to go by a word.
+
+        By one that is no newer than what is known, as sentinels that were set up anew have it, only where
+        most of them have, and the known primary is none any more.
+        """
+        if word.address == self._address:
+            self._epoch = max(self._epoch, word.epoch)
+            return self._link is None
+        if word.epoch > self._epoch:
+            return True
+        return most and (self._link is None or await self._wrong(self._link) is not None)
+
+    async def _told(self, sentinel: Link) -> Word | None:
+        """Return what a sentinel says; it names a new primary before it lists it."""
+        asked = (("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._master), ("SENTINEL", "MASTER", self._master))
+        where, listed = await sentinel.reach(asked)
+        if where is None:
+            self._fault = StoreUnavailable(f"redis: the sentinels know no {self._master}")
+            return None
+        for told in (where, listed):
             if isinstance(told, StoreUnavailable):
                 self._fault = told
-            elif told is None:
-                self._fault = StoreUnavailable(f"redis: the sentinels know no {self._master}")
-            else:
-                host, port = (part.decode() for part in told)
-                await self._meet(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-                return
+                self._away[sentinel] = self._steady() + AWAY_SECONDS
+                return None
+        host, port = (part.decode() for part in where)
+        epoch = int(listed[listed.index(b"config-epoch") + 1])
+        return Word(epoch, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
-    async def _meet(self, address: str) -> None:
-        """Take whoever is at an address for the primary, if it says so too."""
-        self._doubted = False
-        if address == self._address and self._link:
-            return
-        old, self._link, self._address = self._link, None, address
-        if old:
-            await old.close()
-        link = self._linked(address)
-        (told,) = await link.reach([("INFO",)])
-        wrong = str(told) if isinstance(told, StoreUnavailable) else self._judge(told)
+    async def _meet(self, word: Word) -> None:
+        """Let go of the known primary, and take whoever is at an address for it, if it says so too."""
+        old, self._link = self._link, None
+        self._epoch, self._address = word
+        if old is not None:  # which takes its time where its host is hung
+            closing = asyncio.get_running_loop().create_task(old.close(), name="store closing")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        link = self._linked(self._address)
+        wrong = await self._wrong(link)
         if wrong is None:
             self._link = link
         else:
             self._fault = StoreUnavailable(wrong)
             await link.close()
+
+    async def _wrong(self, link: Link) -> str | None:
+        """Say what is wrong with a primary, if anything is."""
+        (told,) = await link.reach([("INFO",)])
+        return str(told) if isinstance(told, StoreUnavailable) else self._judge(told)
