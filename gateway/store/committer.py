@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.errors import Fault, StoreBusy, StoreClosed, StoreUnavailable
 from gateway.store.awake import Limit
 from gateway.store.backend import Applied, Change, Failed, Loaded, TenantState, UserState, Want
-from gateway.store.contract import Found, Shut, Stale
+from gateway.store.contract import Found, Stale
 from gateway.store.draft import Draft, Missing, Scene, with_docs
 from gateway.store.flight import Flight
 from gateway.store.format import TooNew
-from gateway.store.gate_moves import SYSTEM, ShutMove, rewound
+from gateway.store.gate_moves import SYSTEM, ShutMove
 from gateway.store.kept import Kept
-from gateway.store.memory import Memory
-from gateway.store.moves import AttemptMove, SayMove
+from gateway.store.moves import AttemptMove
+from gateway.store.rewind import Rewind
 from policies.model import Account, Usage
 
 if TYPE_CHECKING:
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 ROUNDS: Final = 16
 BATCH: Final = 512
-AGAIN_SECONDS: Final = 0.2
-"""What lies between two attempts to close a tenant, where nobody asks for anything."""
 
 
 class Committer:
@@ -57,15 +55,13 @@ class Committer:
         self._mint = mint
         self._hears = hears
         self._patience = patience
-        self._memory = Memory(backend.me)
         self._kept = Kept()
         self._flight = Flight()
         self._waiting: list[TenantMove | AttemptMove] = []
         self._arrived = asyncio.Event()
         self._closing = False
-        self._turned = False
-        self._quiet = 0.0
-        self._again: asyncio.TimerHandle | None = None
+        self._rewind = Rewind(backend, self._kept, self._arrived.set, self._settle, hears, patience)
+        self._memory = self._rewind.memory
         self._task = asyncio.get_running_loop().create_task(self._run(), name="store committer")
 
     @property
@@ -120,21 +116,18 @@ class Committer:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 if not self._waiting and not self._closing:
                     self._arrived.clear()
-                if self._turned:
-                    await self._look_back()
-                if self._memory.gone:
-                    await self._shut()
-                if time.perf_counter() < self._quiet:
+                await self._rewind.attend()
+                if self._rewind.quiet:
                     self._give_up(batch, StoreUnavailable("the store was changed a moment ago"))
                 elif batch:
                     await self._settle(batch)
         finally:
             self._give_up(self._waiting, StoreUnavailable("the committer stopped"))
 
-    async def _settle(self, batch: list[TenantMove | AttemptMove]) -> None:
+    async def _settle(self, batch: Sequence[TenantMove | AttemptMove]) -> None:
         """Commit a batch, again and again until each move has its answer or is given up."""
         scenes: dict[str, Scene] = {}
-        left = batch
+        left = list(batch)
         fault: Fault = StoreBusy("the write was refused too often")
         try:
             await self._know(scenes, [move for move in left if not isinstance(move, AttemptMove)])
@@ -159,73 +152,7 @@ class Committer:
 
     def turned(self) -> None:
         """Take in that the store may not be the one that was written to."""
-        self._turned = True
-        self._arrived.set()
-
-    async def _look_back(self) -> None:
-        """Compare all that is remembered with what is there, then take that for what goes on.
-
-        For a moment after nothing is admitted: by then all other processes have looked too, and closed what
-        only they knew of. What cannot be read now may be what was lost: this is told again while anything is
-        strange, and until all was compared nothing is taken for ours.
-        """
-        self._turned = False
-        strange = self._backend.strange()
-        wants = self._memory.wants()
-        met = [await self._met(wants[at : at + BATCH]) for at in range(0, len(wants), BATCH)]
-        if not all(met):
-            return
-        self._kept.clear()
-        if strange is not None:
-            if lost := (self._backend.strange() or strange).lost:  # more may be known by now
-                self._memory.lack(SYSTEM, lost)
-            self._quiet = time.perf_counter() + self._patience.settle
-            self._backend.accept(strange)
-
-    async def _met(self, wants: list[Want]) -> bool:
-        """Compare what is remembered of some; return whether all could be read.
-
-        What is there and no text of ours is passed over: nothing can be written to it either.
-        """
-        try:
-            there = await self._backend.load(wants)
-        except TooNew:
-            there = []
-        except Fault:
-            return False
-        except Exception:  # noqa: BLE001 - one by one, below: what one holds is not to stop all others
-            there = []
-        if not there and len(wants) > 1:
-            return all([await self._met([want]) for want in wants])
-        for want, loaded in zip(wants, there, strict=False):
-            if loaded.fault is None:
-                self._meet(want.tenant, loaded)
-        return all(loaded.fault is None or isinstance(loaded.fault, TooNew) for loaded in there)
-
-    async def _shut(self) -> None:
-        """Close the tenants that went back. One that cannot be closed yet is tried again soon."""
-        gone = list(self._memory.gone.items())
-        for at in range(0, len(gone), BATCH):
-            await self._shut_some(gone[at : at + BATCH])
-        if self._memory.gone and self._again is None:
-            self._again = asyncio.get_running_loop().call_later(AGAIN_SECONDS, self._try_again)
-
-    def _try_again(self) -> None:
-        self._again = None
-        self._arrived.set()
-
-    async def _shut_some(self, gone: list[tuple[str, Shut]]) -> None:
-        """Close some, each for itself, and tell whom it concerns of those that are closed."""
-        moves = {tenant: ShutMove(tenant, why) for tenant, why in gone if tenant != SYSTEM or why.lost}
-        await self._settle([*moves.values()])
-        open_yet = {tenant for tenant, move in moves.items() if move.done.exception() is not None}
-        shut = [(tenant, why) for tenant, why in gone if tenant not in open_yet]
-        await self._settle(
-            [SayMove(SYSTEM, "", rewound(why, tenant)) for tenant, why in shut if not why.lost]
-        )
-        for tenant, why in shut:
-            self._memory.closed(tenant)
-            self._hears.rewound(tenant, why)
+        self._rewind.turned()
 
     async def _single_out(self, moves: list[TenantMove | AttemptMove], bug: Exception) -> None:
         """Fail the one call that cannot be written and commit the others, after a batch that broke.
@@ -240,7 +167,7 @@ class Committer:
         for move in moves:
             await self._settle([move])
 
-    def _give_up(self, moves: list[TenantMove | AttemptMove], fault: Fault) -> None:
+    def _give_up(self, moves: Sequence[TenantMove | AttemptMove], fault: Fault) -> None:
         """Fail moves and forget what was known of their tenants."""
         for move in moves:
             self._kept.forget(move.tenant)
@@ -269,7 +196,7 @@ class Committer:
             if loaded.fault is not None:
                 scene.fault = loaded.fault
                 continue
-            self._meet(want.tenant, loaded)
+            self._rewind.meet(want.tenant, loaded)
             _learn(scene, loaded)
             for subject in want.subjects - loaded.users.keys():
                 scene.users[subject] = None
@@ -362,7 +289,7 @@ class Committer:
             elif isinstance(outcome, Failed):
                 self._give_up([move for move, _answer in each.answers], outcome.why)
             else:
-                self._meet(each.change.tenant, outcome.loaded)
+                self._rewind.meet(each.change.tenant, outcome.loaded)
                 again += _refused(scenes, each, outcome.loaded, outcome.fenced)
                 counts |= not outcome.barred
         self._hears.observe(sum(len(each.answers) for each in pending), took)
@@ -395,14 +322,6 @@ class Committer:
             self._bell.ring(change.tenant, put.job.subject, put.job.id)
         if change.deliveries:
             self._hears.queued()
-
-    def _meet(self, tenant: str, loaded: Loaded) -> None:
-        """Compare what is there with what is known; what a tenant that went back was kept for is over."""
-        known = tenant in self._memory.gone
-        if self._memory.meet(tenant, loaded):
-            self._kept.forget(tenant)
-            if not known:
-                self._arrived.set()
 
     def _attempted(self, move: AttemptMove, now: int) -> list[_Pending]:
         try:
