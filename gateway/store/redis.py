@@ -55,7 +55,7 @@ PREFIX: Final = "safelight:"
 SAMPLE_SECONDS: Final = 1.0
 """How often it is asked whether Redis is still the same. What it loses at once is seen to be lost then."""
 LOOKED: Final = 100
-"""Jobs a page looks at at once, at least: where few fit, more would be asked for one after the other."""
+"""Jobs a page looks at at once, at least, once not all of the first fitted: each look is a trip."""
 SCANNED: Final = 1_000
 """Jobs a page looks at, at most, before it is shown short."""
 
@@ -225,7 +225,7 @@ class RedisBackend:
     async def page(self, tenant: str, where: JobFilter, before: int | None, limit: int) -> Page:
         """Return jobs newest first. One that looked at many is shown short, and continues below."""
         shown: list[tuple[int, Job]] = []
-        edge, looked, n = before, 0, max(limit + 1, LOOKED)
+        edge, looked, n = before, 0, limit + 1
         while True:
             places = await self._places(tenant, where, edge, n)
             texts = await self._site.ask(
@@ -240,7 +240,7 @@ class RedisBackend:
                 return Page(tuple(job for _at, job in shown[:limit]), shown[limit - 1][0])
             if len(places) < n:
                 return Page(tuple(job for _at, job in shown))
-            edge = places[-1][0]
+            edge, n = places[-1][0], max(limit + 1, LOOKED)
             if looked >= SCANNED:
                 return Page(tuple(job for _at, job in shown), edge)
 
