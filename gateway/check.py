@@ -181,13 +181,14 @@ def not_a_store(place: Place) -> str | None:
 
 
 async def _not_started(place: Place) -> str | None:
-    backend = open_backend(place, How(me="check"))
     try:
-        await backend.look()
+        backend = open_backend(place, How(me="check"))
+        try:
+            await backend.look()
+        finally:
+            await backend.close()
     except Refusal as refusal:
         return str(refusal)
-    finally:
-        await backend.close()
     return None
 
 

@@ -98,7 +98,7 @@ def read(
     flaws = _with_stray(value, mistakes(value, Settings, {Secret: secrets.wrong}))
     sound = _Sound(value, flaws, secrets)
     flaws += _providers(value, sound, kinds) + _issuers(value, sound) + _times(sound)
-    flaws += _copies(sound)
+    flaws += _copies(sound) + _sealed(sound)
     if role is not None:
         flaws += _for_serve(value, sound, role)
     return Read(
@@ -250,6 +250,21 @@ def _times(sound: _Sound) -> list[Flaw]:
     if worker.job_deadline_seconds < worker.attempt_seconds:
         flaws.append(Flaw("/worker/job_deadline_seconds", f"must not be less than {attempt}"))
     return flaws
+
+
+def _sealed(sound: _Sound) -> list[Flaw]:
+    """Refuse files for TLS where there is none, and a key that stands alone."""
+    if not sound.at("/store"):
+        return []
+    store = sound.settings().store
+    files = {"ca_file": store.ca_file, "cert_file": store.cert_file, "key_file": store.key_file}
+    if not store.url.startswith("rediss"):
+        return [
+            Flaw(f"/store/{name}", "only a rediss:// store has use for it") for name in files if files[name]
+        ]
+    if store.key_file and not store.cert_file:
+        return [Flaw("/store/key_file", "is the key of cert_file, which is not set")]
+    return []
 
 
 def _copies(sound: _Sound) -> list[Flaw]:

@@ -175,7 +175,9 @@ class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     `password` is a Redis' own, or its user's, at every node; `sentinel_password` is that of the sentinels.
     Nothing is answered before so many `replicas` of a Redis have it. Where one may take over, 0 loses what
-    it had not got yet: only who says so by `accept_loss` may have that.
+    it had not got yet: only who says so by `accept_loss` may have that. `ca_file` names the issuers whose
+    certificates are taken for a Redis'; without it this host's do. Where Redis asks for a certificate of ours
+    it is in `cert_file`, its key in `key_file` or behind it. All in PEM.
     """
 
     url: StoreUrl = "sqlite:///safelight.db"
@@ -183,13 +185,16 @@ class StoreSettings(Struct, frozen=True, forbid_unknown_fields=True):
     sentinel_password: Secret | None = None
     replicas: Annotated[int, Meta(ge=0, le=5)] = 0
     accept_loss: bool = False
+    ca_file: Text | None = None
+    cert_file: Text | None = None
+    key_file: Text | None = None
 
     @property
     def place(self) -> Place:
         """Where that is, for whoever opens it."""
         secrets = (self.password, self.sentinel_password)
         own, theirs = (None if secret is None else secret.reveal for secret in secrets)
-        return Place(self.url, own, theirs, self.replicas)
+        return Place(self.url, own, theirs, self.replicas, self.ca_file, self.cert_file, self.key_file)
 
 
 class BlobsSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,13 +27,18 @@ READING_SECONDS: Final = 60.0
 class Place(Struct, frozen=True):
     """Where a store is: its URL, and who can tell the passwords, which nothing that shows a place shows.
 
-    `replicas`: how many of a Redis must have what is written before it counts.
+    `replicas`: how many of a Redis must have what is written before it counts. `ca_file`: who may issue its
+    certificate; what this host trusts, where none is named. `cert_file` is ours, its key in `key_file` or
+    behind it.
     """
 
     url: str
     password: Callable[[], str] | None = None
     sentinel_password: Callable[[], str] | None = None
     replicas: int = 0
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
 
     @property
     def file(self) -> Path | None:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
@@ -26,6 +27,7 @@ from redis.exceptions import TimeoutError as Late
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.errors import StoreUnavailable
+from gateway.store.redis_door import reason, unmet
 from gateway.store.redis_fit import facts
 from gateway.store.redis_lineage import ASKED, Lineage, replicates
 
@@ -39,6 +41,8 @@ WAIT_MS: Final = 100
 SILENT_SECONDS: Final = 5.0
 """How long a listener hears nothing before it asks for a sign of life."""
 
+BARRED: Final = "NOPERM"
+"""What Redis says of a command that its user may not run."""
 ONE: Final = "one"
 """The name of the only primary there is."""
 
@@ -62,6 +66,10 @@ class Gone(StoreUnavailable):
     """It is known not to be there, so it was sent nothing. Soon it will be tried again."""
 
 
+class Barred(Gone):
+    """Its user may not do this at this Redis, and another try would not do it either."""
+
+
 class Turned(Gone):
     """Redis may have lost what it had confirmed: it is sent nothing until that was looked into."""
 
@@ -83,6 +91,8 @@ class Copies(NamedTuple):
 
 ALONE: Final = Copies(0, ())
 """No replica is waited for."""
+PLAIN: Final[Mapping[str, Any]] = MappingProxyType({})
+"""What else the library is told of a connection, such as a password, where that is nothing."""
 
 
 class Script(NamedTuple):
@@ -107,7 +117,9 @@ class Rejected(NamedTuple):
     text: str
 
     def fault(self) -> StoreUnavailable:
-        """Return the fault it amounts to."""
+        """Return the fault it amounts to: a word, but of what a user may not do all that is said."""
+        if self.code == BARRED:
+            return Barred(f"redis: {self.code} {self.text}")
         return StoreUnavailable(f"redis: {self.code}")
 
 
@@ -131,9 +143,9 @@ class Link:
         url: str,
         seconds: float = ANSWER_SECONDS,
         connections: int = CONNECTIONS,
-        password: str | None = None,
         lineage: Lineage | None = None,
         copies: Copies = ALONE,
+        more: Mapping[str, Any] = PLAIN,
         *,
         anyone: bool = False,
     ) -> None:
@@ -145,19 +157,18 @@ class Link:
         self._calls = 0
         self._closed = False
         self._ears: set[AbstractConnection] = set()
-        self._pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=POOL_SECONDS,
-            socket_timeout=None,  # the library would count it anew for each reply, by a task for each sending
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            maint_notifications_config=MaintNotificationsConfig(enabled=False),
-            driver_info=None,
-            redis_connect_func=self._greet,
-            **({} if password is None else {"password": password}),
-        )
+        told = {
+            "max_connections": connections,
+            "timeout": POOL_SECONDS,
+            "socket_timeout": None,  # the library would count it anew for each reply, by a task for each
+            "socket_connect_timeout": seconds,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+            "driver_info": None,
+            "redis_connect_func": self._greet,
+        }
+        self._pool = BlockingConnectionPool(**{**told, **parse_url(url), **more})
 
     async def _greet(self, connection: AbstractConnection) -> None:
         """Ask, on each new connection, whose history is there."""
@@ -408,6 +419,8 @@ async def _replies(connection: AbstractConnection, count: int, asked: Container[
 
 
 def _same(told: object, nonce: bytes) -> None:
+    if isinstance(told, Rejected) and told.code == BARRED:
+        raise told.fault()
     if told != nonce:
         raise ConnectionResetError("the replies are another call's")
 
@@ -448,9 +461,9 @@ def _unmade(error: BaseException) -> StoreUnavailable:
     """Return why there is no connection: it was too slow, all are taken, or none could be made."""
     crowded = isinstance(error.__cause__, TimeoutError)
     fault = _fault(error)
-    return fault if crowded or isinstance(fault, Silent) else Away(str(fault))
+    return fault if crowded or isinstance(fault, Silent) else Away(f"redis: {unmet(error)}")
 
 
 def _fault(error: BaseException) -> StoreUnavailable:
     kind = Silent if isinstance(error, Late | TimeoutError) else Cut
-    return kind(f"redis: {type(error).__name__}")
+    return kind(f"redis: {reason(error)}")

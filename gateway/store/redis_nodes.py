@@ -7,11 +7,12 @@ may have done is sent a second time but by whoever asked for it.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.store.redis_cluster import Cluster
+from gateway.store.redis_door import sealed
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_link import ANSWER_SECONDS, Copies, Link, script
 from gateway.store.redis_sentinel import Guarded
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.store.redis_lineage import Lineage
     from gateway.store.redis_link import Call, Command
 
+SEALED: Final = "rediss"
 CLUSTER: Final = "cluster"
 SENTINEL: Final = "sentinel"
 _PORT: Final = re.compile(r":[0-9]+\Z")
@@ -62,28 +64,40 @@ def nodes_of(place: Place, lineage: Lineage, seconds: float = ANSWER_SECONDS) ->
     """Return the nodes of a URL, each asked for its history; `seconds` is how long one may take to answer.
 
     `redis://` is one, `redis+cluster://` a Cluster, `redis+sentinel://` one that is watched; `rediss` is TLS.
+    Raises `Refusal` where a file for it cannot be read.
     """
     whole, _, rest = place.url.partition("://")
     scheme, _, kind = whole.partition("+")
     user, at, rest = rest.rpartition("@")
     hosts, _, tail = rest.partition("/")
-    password = None if place.password is None else place.password()
     copies = Copies(place.replicas, (script("commit").sha,))
+    door = sealed(place) if scheme == SEALED else {}
+    opened = partial(Link, seconds=seconds, lineage=lineage, copies=copies, more=door | _with(place.password))
 
     def linked(address: str, base: str = "0") -> Link:
-        url = f"{scheme}://{user}{at}{address}/{base}"
-        return Link(url, seconds, password=password, lineage=lineage, copies=copies, anyone=kind == CLUSTER)
+        return opened(f"{scheme}://{user}{at}{address}/{base}", anyone=kind == CLUSTER)
 
     if kind == CLUSTER:
         return Cluster(hosts.split(","), linked)
     if kind == SENTINEL:
         master, _, base = tail.partition("/")
-        secret = None if place.sentinel_password is None else place.sentinel_password()
-        sentinels = [Link(f"{scheme}://{_ported(host)}", password=secret) for host in hosts.split(",")]
+        more = door | _with(place.sentinel_password)
+        sentinels = [Link(f"{scheme}://{_ported(host)}", more=more) for host in hosts.split(",")]
         return Guarded(sentinels, master, partial(linked, base=base or "0"), lambda told: unfit(facts(told)))
-    return Link(place.url, seconds, password=password, lineage=lineage, copies=copies)
+    return opened(place.url)
+
+
+def _with(password: Callable[[], str] | None) -> dict[str, Any]:
+    """Return what the library is told of a password."""
+    return {} if password is None else {"password": password()}
 
 
 def _ported(host: str) -> str:
     """Return a sentinel's address with its port."""
     return host if _PORT.search(host) else f"{host}:26379"
+
+
+def user_of(url: str) -> str:
+    """Return the user a URL names: Redis calls one who is not named so."""
+    user, at, _ = url.partition("://")[2].rpartition("@")
+    return user if at else "default"

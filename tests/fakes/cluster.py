@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from tests.fakes.papers import Papers
+
 SLOTS = 16384
 KEYS = 50
 """Keys that move at once."""
@@ -26,7 +28,8 @@ KEYS = 50
 class Cluster:
     """So many primaries that know each other and have a part of the slots each."""
 
-    def __init__(self, size: int = 1, *options: str) -> None:
+    def __init__(self, size: int = 1, *options: str, papers: Papers | None = None) -> None:
+        self._papers = papers
         self._buses = [str(free_port()) for _ in range(size)]
         self.nodes = [self._node(bus, *options) for bus in self._buses]
         self._ids = [node.ask("CLUSTER", "MYID") for node in self.nodes]
@@ -40,7 +43,8 @@ class Cluster:
     @property
     def url(self) -> str:
         """Its address: two of its nodes, if it has as many."""
-        return f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in self.nodes[:2])}"
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:2])
+        return f"{'rediss' if self._papers else 'redis'}+cluster://{hosts}"
 
     def slot(self, key: str) -> int:
         """Return the slot of a key."""
@@ -97,10 +101,10 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    @staticmethod
-    def _node(bus: str, *options: str) -> Redis:
-        words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "5000")
-        return Redis(*words, "--cluster-port", bus, *options)
+    def _node(self, bus: str, *options: str) -> Redis:
+        words = ["--cluster-enabled", "yes", "--cluster-node-timeout", "5000", "--cluster-port", bus]
+        words += ("--tls-cluster", "yes") if self._papers else ()
+        return Redis(*words, *options, papers=self._papers)
 
     def _tell(self, node: Redis) -> None:
         """Let a node make itself known to all others at once."""

@@ -25,23 +25,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
+    from tests.fakes.papers import Papers
+
 SECONDS = 10.0
 
 
 class Redis:
-    """A running redis-server. `options` are words of its command line, `sentinel` a sentinel's settings."""
+    """A running redis-server. `options` are words of its command line, `sentinel` a sentinel's settings.
 
-    def __init__(self, *options: str, sentinel: str = "") -> None:
+    With `papers` it speaks TLS alone; if it `asks`, only to who shows some as well.
+    """
+
+    def __init__(
+        self, *options: str, sentinel: str = "", papers: Papers | None = None, asks: bool = False
+    ) -> None:
         memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(prefix="redis-", dir=memory if memory.is_dir() else None))
         self.port = free_port()
+        self._papers = papers
+        ports = papers.options(self.port, asks=asks) if papers else {"port": str(self.port)}
         self._command = [
-            program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+            program(), *(word for name, value in ports.items() for word in (f"--{name}", value)),
+            "--bind", "127.0.0.1", "--dir", str(self.folder),
             "--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning",
             *options,
         ]  # fmt: skip
         if sentinel:
-            (self.folder / "conf").write_text(f"port {self.port}\nbind 127.0.0.1\n{sentinel}")
+            lines = "".join(f"{name} {value}\n" for name, value in ports.items())
+            (self.folder / "conf").write_text(f"{lines}bind 127.0.0.1\n{sentinel}")
             self._command = [program(), str(self.folder / "conf"), "--sentinel"]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -49,7 +60,7 @@ class Redis:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"{'rediss' if self._papers else 'redis'}://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start it, with what its log holds, and wait until it answers."""
@@ -87,6 +98,8 @@ class Redis:
 
     def _asked(self, words: Sequence[str]) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=SECONDS)
+        if self._papers is not None:
+            connection = self._papers.context.wrap_socket(connection, server_hostname="127.0.0.1")
         parts = b"".join(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()) for word in words)
         connection.sendall(b"*%d\r\n%s" % (len(words), parts))
         return connection

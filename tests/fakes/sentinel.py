@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from tests.fakes.papers import Papers
+
 NAME = "images"
 """By which the sentinel knows the primary."""
 
@@ -21,21 +23,22 @@ NAME = "images"
 class Sentinel:
     """Three processes. `primary` and `replica` change places where the sentinel says so."""
 
-    def __init__(self) -> None:
-        self.primary = Redis("--repl-diskless-sync-delay", "0")
-        self.replica = Redis("--replicaof", "127.0.0.1", str(self.primary.port))
+    def __init__(self, papers: Papers | None = None) -> None:
+        self.primary = Redis("--repl-diskless-sync-delay", "0", papers=papers)
+        self.replica = Redis("--replicaof", "127.0.0.1", str(self.primary.port), papers=papers)
         watch = (
             f"sentinel monitor {NAME} 127.0.0.1 {self.primary.port} 1\n"
             f"sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 3000\n"
         )
-        self.sentinel = Redis(sentinel=watch)
+        self.sentinel = Redis(sentinel=watch, papers=papers)
         self._wait(lambda: self.replica.facts("replication").get("master_link_status") == "up")
         self._wait(lambda: bool(self.sentinel.ask("SENTINEL", "REPLICAS", NAME)))
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{NAME}/0"
+        scheme = self.sentinel.url.partition(":")[0]
+        return f"{scheme}+sentinel://127.0.0.1:{self.sentinel.port}/{NAME}/0"
 
     def fail_over(self) -> None:
         """Make the replica the primary, once it has all, and wait until everybody says so."""

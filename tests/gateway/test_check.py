@@ -9,7 +9,8 @@ import pytest
 
 from gateway.check import Report, check, not_kept, not_sqlite, not_writable, port_taken, run_check
 from gateway.settings import BlobsSettings, Role
-from tests.fakes.redis import server
+from tests.fakes.papers import Papers
+from tests.fakes.redis import Redis, server
 
 KINDS = ("openai", "gptimage2_plus", "gptimage2_ai", "sandbox")
 CANARY = "canary-" + "5ec2e7" * 8
@@ -402,6 +403,20 @@ def test_unreachable_store_has_its_message(home: Home) -> None:
     home.spoil("safelight.yaml", "sqlite:///TMP/safelight.db", "redis://127.0.0.1:1/0")
     assert home.told() == ["safelight.yaml:4:9: store.url: The store cannot be used: redis: ConnectionError."]
     assert home.told(probe=False) == []
+
+
+def test_untrusted_store_has_its_message(home: Home) -> None:
+    """A Redis whose certificate nobody here vouches for is told at its place, and so is a missing file."""
+    place = "safelight.yaml:4:9: store.url: "
+    with Papers() as papers, Redis(papers=papers) as running:
+        home.spoil("safelight.yaml", '"sqlite:///TMP/safelight.db"', f'"{running.url}"')
+        (told,) = home.told()
+        assert told.startswith(f"{place}The store cannot be used: redis: its certificate is not trusted (")
+        home.spoil("safelight.yaml", f'"{running.url}"', f'"{running.url}", ca_file: /none')
+        missing = "store.ca_file: /none cannot be read: No such file or directory."
+        assert home.told() == [f"{place}{missing}"]
+        home.spoil("safelight.yaml", "/none", papers.ca)
+        assert home.told() == []
 
 
 def test_no_provider_is_a_warning(home: Home) -> None:

@@ -181,6 +181,9 @@ def test_wrong_override_names_its_variable() -> None:
             ["store.replicas: 0: when a replica takes over"],
         ),
         ("store: {url: 'rediss+sentinel://h/m'}", ["store.replicas: 0: when a replica takes over"]),
+        ("store: {url: 'redis://h', ca_file: /ca}", ["store.ca_file: only a rediss:// store has use for it"]),
+        ("store: {cert_file: /c}", ["store.cert_file: only a rediss:// store has use for it"]),
+        ("store: {url: 'rediss://h', key_file: /k}", ["store.key_file: is the key of cert_file"]),
         ("blobs: {url: 'file://rel'}", ["must be file:///FOLDER"]),
         ("blobs: {url: 'ftp://bucket'}", ["unknown blob scheme; known: file, s3, gs, az"]),
         ("blobs: {url: 's3://'}", ["must be s3://BUCKET or s3://BUCKET/PREFIX"]),
@@ -305,6 +308,13 @@ def test_redis_urls_are_taken(url: str) -> None:
     assert place.password is not None
     assert place.password() == "hushhush"
     assert "hush" not in f"{place} {found}"
+
+
+def test_files_for_tls_are_named() -> None:
+    """Who may issue a Redis' certificate, and ours, are files that the place of the store names."""
+    files = "ca_file: /ca, cert_file: /cert, key_file: /key"
+    place = settings(f"store: {{url: 'rediss://h', {files}}}").store.place
+    assert (place.ca_file, place.cert_file, place.key_file) == ("/ca", "/cert", "/key")
 
 
 def test_loss_may_be_accepted() -> None:

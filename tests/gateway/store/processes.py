@@ -73,12 +73,14 @@ class Processes(Rig):
         self.url = url or server().url
         self.prefix = prefix or f"{uuid4().hex}:"
         self.replicas = 0
+        self.more: dict[str, Any] = {}
+        """What else is to be said of the place."""
         super().__init__("redis", __file__)  # type: ignore[arg-type]
 
     def over(self, url: str | None = None, *, ahead_ms: int = 0, link: Link | None = None) -> RedisBackend:
         """Return a back end as another process has it, whose host's clock is wrong by that much."""
         wrong = StoreTime(steady_us, lambda: wall_us() + 1000 * ahead_ms)
-        place, how = Place(url or self.url, replicas=self.replicas), How(uuid4().hex)
+        place, how = Place(url or self.url, replicas=self.replicas, **self.more), How(uuid4().hex)
         return RedisBackend(place, how, prefix=self.prefix, time=wrong, link=link)
 
     async def process(self, url: str | None = None, *, ahead_ms: int = 0, link: Link | None = None) -> Engine:

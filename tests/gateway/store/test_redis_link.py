@@ -43,7 +43,7 @@ async def against(answer: Answer, seconds: float = 0.2, password: str | None = N
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0"
-    link = Link(url, seconds, connections=1, password=password)
+    link = Link(url, seconds, connections=1, more={"password": password} if password else {})
     yield link
     await link.close()
     listening.close()
