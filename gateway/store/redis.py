@@ -39,9 +39,10 @@ from gateway.store.redis_examine import examine
 from gateway.store.redis_fit import facts, unfit
 from gateway.store.redis_keys import Names
 from gateway.store.redis_lineage import ASKED, Lineage, replicates
-from gateway.store.redis_link import ANSWER_SECONDS, Command
-from gateway.store.redis_nodes import Nodes, nodes_of
+from gateway.store.redis_link import ANSWER_SECONDS, BARRED, Command
+from gateway.store.redis_nodes import Nodes, nodes_of, user_of
 from gateway.store.redis_queue import Queue
+from gateway.store.redis_rights import CURE, barred
 from gateway.store.redis_roll import Roll
 from gateway.store.redis_shelf import RedisShelf
 from gateway.store.redis_site import PATIENCE_SECONDS, Site
@@ -85,6 +86,7 @@ class RedisBackend:
         self._lineage = Lineage()
         patience = (ANSWER_SECONDS, PATIENCE_SECONDS) if seconds is None else (seconds, seconds)
         nodes = link or nodes_of(place, self._lineage, patience[0])
+        self._user, self._copied = user_of(place.url), place.replicas > 0
         self.forms = how.forms()
         reading = Reading(how.unreadable, self.forms)
         self._site = Site(nodes, Names(prefix), how.me, time, reading, patience[1])
@@ -144,9 +146,12 @@ class RedisBackend:
             await self._site.learn_time()
             told = await self._site.link.each([("INFO",)])
             self._judge([info for (info,) in told.values()])
+            if wrong := await barred(self._site, self._user, copied=self._copied):
+                raise Refusal(wrong)
             (found,) = await self._site.ask([("GET", self._site.names.schema)])
         except StoreUnavailable as fault:
-            raise Refusal(f"The store cannot be used: {fault}.") from fault
+            cure = f" {CURE}" if BARRED in str(fault) else ""
+            raise Refusal(f"The store cannot be used: {fault}.{cure}") from fault
         refusal = self.forms.unfit(int(found)) if found is not None else None
         if refusal is not None:
             raise Refusal(f"This Redis holds {refusal}")

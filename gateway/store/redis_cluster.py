@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from gateway.errors import StoreUnavailable
-from gateway.store.redis_link import Away, Call, Command, Gone, Link, Rejected, Silent, called
+from gateway.store.redis_link import BARRED, Away, Call, Command, Gone, Link, Rejected, Silent, called
 
 REFUSED_SECONDS: Final = 0.25
 """How long is tried again what a node refuses. Others in the same batch wait as long."""
@@ -233,6 +233,8 @@ class Cluster:
                 except StoreUnavailable as raised:
                     fault = self._missed(name, raised)
                     continue
+                if isinstance(reply, Rejected) and reply.code == BARRED:
+                    raise reply.fault()
                 if isinstance(reply, Rejected):
                     fault = StoreUnavailable(f"redis: {name} is of no Cluster, or does not say who has what")
                 elif not reply:  # it was removed

@@ -33,7 +33,7 @@ PATIENCE_SECONDS: Final = 1.9
 """How long a caller waits for Redis, whatever happens: then they hear that the store is not there."""
 AGAIN_SECONDS: Final = 0.01
 """What lies between two sendings of the same bytes."""
-SCRIPTS: Final = ("claim", "commit", "deliver", "lease", "roll")
+SCRIPTS: Final = ("claim", "commit", "deliver", "lease", "may", "roll")
 
 MISTYPED: Final = Rejected("MISTYPED", "a key holds something else")
 """What a commit calls `t`."""

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
-from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.store.opening import How, Place, open_backend, open_to_read
@@ -111,25 +104,6 @@ async def test_kinds_are_told_apart(alone: Redis) -> None:
         await backend.close()
 
 
-async def test_rules_for_a_user_suffice_on_a_cluster() -> None:
-    """A user who may do what README lists can start, submit, claim and hear of it on a Cluster as well."""
-    node = one().nodes[0]
-    node.ask("FLUSHALL")
-    rules = ("~safelight:*", "&safelight:*", "+@all", "-@admin", "-@dangerous", "+info")
-    node.ask("ACL", "SETUSER", "safelight", "on", ">hushhush", *rules)
-    place = Place(one().url.replace("://", "://safelight@"), lambda: "hushhush")
-    many = Processes(one().url)
-    backend = open_backend(place, How(uuid4().hex))
-    store = many.engine(backend)
-    await store.start()
-    await put(store, many.job())
-    assert len(await take(store)) == 1
-    await store.ping()
-    await many.close()
-    node.ask("ACL", "DELUSER", "safelight")
-    node.ask("FLUSHALL")
-
-
 async def test_slots_without_a_node_are_refused() -> None:
     """A Cluster that has no node for some slots is refused, since their tenants would be served by nobody."""
     with Cluster(1, "--cluster-require-full-coverage", "no") as cluster:
@@ -214,51 +188,3 @@ async def test_open_book_is_read_beside(alone: Redis) -> None:
     assert await backend.tenants() == []
     await backend.close()
     await backend.close()
-
-
-def certificate(folder: Path, name: str) -> tuple[str, str]:
-    """Write a certificate of a name that stands for itself, and its key; return where they are."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    today = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(called)
-        .issuer_name(called)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(today - datetime.timedelta(days=1))
-        .not_valid_after(today + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    forms = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "cert").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (folder / "key").write_bytes(key.private_bytes(*forms))
-    return str(folder / "cert"), str(folder / "key")
-
-
-@pytest.mark.parametrize(
-    ("name", "trusted", "meets"),
-    [("localhost", True, True), ("other.example", True, False), ("localhost", False, False)],
-)
-async def test_tls_names_its_redis(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, trusted: bool, meets: bool
-) -> None:
-    """Over TLS only a Redis is met that shows its name, by an issuer this machine trusts."""
-    cert, key = certificate(tmp_path, name)
-    port = free_port()
-    if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", cert)
-    words = ("--tls-port", str(port), "--tls-cert-file", cert, "--tls-key-file", key)
-    with Redis(*words, "--tls-auth-clients", "no") as running:
-        assert running.answers()
-        backend = open_backend(Place(f"rediss://localhost:{port}/0"), How("me"))
-        if meets:
-            await backend.start()
-            assert await backend.tenants() == []
-        else:
-            with pytest.raises(Refusal, match="store cannot be used"):
-                await backend.start()
-        await backend.close()
