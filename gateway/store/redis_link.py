@@ -38,6 +38,8 @@ ANSWER_SECONDS: Final = 1.0
 """How long Redis may take to answer or to be reached. A slow store is a dead one."""
 WAIT_MS: Final = 100
 """How long replicas may take to have what was written."""
+LEAVE_SECONDS: Final = 0.1
+"""How long the other end may take to say goodbye, as it does over TLS: nobody waits for a hung one."""
 SILENT_SECONDS: Final = 5.0
 """How long a listener hears nothing before it asks for a sign of life."""
 
@@ -313,8 +315,9 @@ class Link:
         self._closed = True
         for connection in list(self._ears):
             await connection.disconnect(nowait=True)
-        with suppress(RedisError, OSError):
-            await self._pool.disconnect()
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._pool.disconnect()
 
 
 @contextmanager

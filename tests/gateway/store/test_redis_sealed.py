@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from gateway import doctor
 from gateway.errors import Refusal
 from gateway.store.contract import Begun, Claim, Recorded
 from gateway.store.opening import How, Place, open_backend
+from gateway.store.redis_lineage import Lineage
+from gateway.store.redis_nodes import nodes_of
 from gateway.store.redis_rights import RULES
 from tests.contracts.rig import SAID, attempt, ending, put, take
 from tests.fakes.cluster import Cluster
@@ -156,3 +159,16 @@ async def test_wrong_password_is_told(sealed: Sealed) -> None:
     """A password that is turned away is told as that, and not shown."""
     at = Place(sealed.url("one"), lambda: "hushwrong", ca_file=sealed.papers.ca)
     assert "it does not take this user and password" in await refused(at)
+
+
+async def test_hung_redis_is_left_at_once(sealed: Sealed) -> None:
+    """Nobody waits until a Redis that hangs has taken leave: there is another in its place."""
+    nodes = nodes_of(place(sealed, "one"), Lineage())
+    assert await nodes.reach([("PING",)]) == [b"PONG"]
+    sealed.one.signal(signal.SIGSTOP)
+    try:
+        await asyncio.wait_for(nodes.close(), 0.5)
+    finally:
+        sealed.one.signal(signal.SIGCONT)
+    while "user=safelight" in await asyncio.to_thread(sealed.one.ask, "CLIENT", "LIST"):
+        pass
