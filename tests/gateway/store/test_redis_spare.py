@@ -28,7 +28,7 @@ def spare() -> Iterator[Spare]:
 async def many(spare: Spare) -> AsyncIterator[Processes]:
     """An empty store there, and engines to be opened on it."""
     made = Processes(spare.url)
-    made.patience = Patience(settle=1.5)
+    made.patience = Patience(settle=1.0)
     yield made
     await made.close()
     spare.heal()
@@ -90,6 +90,7 @@ async def test_node_that_lost_closes_its_tenants(spare: Spare, many: Processes) 
 
 async def test_idle_process_closes_what_it_knew(spare: Spare, many: Processes) -> None:
     """A process that does nothing at the time finds out too, and closes what it alone knew of."""
+    many.patience = Patience()  # as in production: it must be enough
     knows, other = await many.process(), await many.process()
     (lost,) = tenants_on(spare, many, 0, 1)
     await put(other, many.job(lost))
