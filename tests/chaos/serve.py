@@ -21,6 +21,7 @@ from gateway.app import Choices, House
 from gateway.audit import Record
 from gateway.configure import load
 from gateway.crash import POINTS
+from gateway.errors import StoreUnavailable
 from gateway.policy import PolicyFiles, read_bundle
 from gateway.providers import KINDS
 from gateway.serve import bind, run, serve
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 TENANT: Final = "watcher"
 """Whose trail gets a line that stands alone, at each start."""
+AGAIN_SECONDS: Final = 0.1
 LEASES: Final = Leases(job_ms=3_000, attempt_margin_ms=2_000, delivery_margin_ms=3_000)
 """A tenth of what they are, so that what a dead process held is soon another's."""
 
@@ -101,14 +103,29 @@ async def live(config: Path, fuse: Fuse, plant: Plant, role: Role) -> None:
         telemetry = Telemetry(log, now).open()
         house = House(settings, files, telemetry, choices_of(fuse, plant, role))
         listener = bind(settings.server.host, settings.server.port)
+        beside: list[asyncio.Task[None]] = []
 
         async def ready() -> None:
             sys.stdout.write("ready\n")
             sys.stdout.flush()
-            await house.store.append_audit(TENANT, "watcher", Record(action="chaos.start"))
+            beside.append(asyncio.create_task(_start_told(house)))
 
         await serve(house, listener, ready)
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         telemetry.close()
+
+
+async def _start_told(house: House) -> None:
+    """Tell the trail of the start, so that its point is passed: beside clients, and as often as it takes."""
+    while True:
+        try:
+            await house.store.append_audit(TENANT, "watcher", Record(action="chaos.start"))
+        except StoreUnavailable:
+            await asyncio.sleep(AGAIN_SECONDS)
+        else:
+            return
 
 
 def main(config: Path, plant: Plant, role: Role) -> None:
