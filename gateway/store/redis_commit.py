@@ -135,14 +135,15 @@ class Commits:
         """
         number = self._site.number()
         tenants = [batch.changes[part[0]].tenant for part in parts]
-        self._places, self._placed = {}, asyncio.get_running_loop().time()
         together = [
             [parts[at] for at in some] for some in bundles(tenants, scattered=self._site.link.scattered)
         ]
         calls = [self._call(batch, some, number) for some in together]
         outcomes: dict[int, Outcome] = {}
         lost: list[Part] = []
-        for some, judged in zip(together, await self._site.judged(calls, number), strict=True):
+        told = await self._site.judged(calls, number)
+        self._places, self._placed = {}, asyncio.get_running_loop().time()  # by now the last were asked for
+        for some, judged in zip(together, told, strict=True):
             if isinstance(judged, Rejected):
                 outcomes |= await self._apart(batch, some, number, judged)
             elif isinstance(judged, StoreUnavailable):

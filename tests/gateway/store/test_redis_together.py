@@ -130,6 +130,23 @@ async def test_new_jobs_know_their_place(many: Processes) -> None:
     assert link.sent > sent + len(jobs)
 
 
+async def test_places_outlive_the_next_commit(many: Processes) -> None:
+    """Who is answered while the next commit is on its way already knows its place without a read too."""
+    link = Counting(many.url)
+    store = await many.process(link=link)
+    await put(store, many.job())
+    sent = link.sent
+
+    async def placed(job: Job) -> int:
+        return await store.position("acme", await put(store, job))
+
+    first = asyncio.create_task(placed(many.job()))
+    await rounds(3)
+    second = asyncio.create_task(placed(many.job()))
+    assert [await first, await second] == [1, 2]
+    assert link.sent - sent == 2
+
+
 async def test_rare_jobs_are_looked_for_together(many: Processes) -> None:
     """A page of few jobs among which hardly any fits is looked for by the hundred, not one by one."""
     link = Counting(many.url)
