@@ -12,6 +12,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from gateway.errors import Fault
 from gateway.store.format import TooNew
 from gateway.store.gate_moves import SYSTEM, ShutMove, rewound
@@ -106,12 +108,10 @@ class Rewind:
         """
         try:
             there = await self._backend.load(wants)
-        except TooNew:
+        except (TooNew, msgspec.DecodeError):  # one by one, below: what one holds is not to stop all others
             there = []
         except Fault:
             return False
-        except Exception:  # noqa: BLE001 - one by one, below: what one holds is not to stop all others
-            there = []
         if not there and len(wants) > 1:
             return all([await self._met([want]) for want in wants])
         for want, loaded in zip(wants, there, strict=False):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from gateway.errors import StoreUnavailable
 from gateway.store.backend import Change, Failed, Loaded, News, Outcome, Strange, Want
 from gateway.store.contract import Shut
@@ -51,11 +53,11 @@ class Swapped:
         self.met = None
 
     async def load(self, wants: Sequence[Want]) -> list[Loaded]:
-        """Load, or fail: by one fault, by one for each want, or by a bug in any that is odd."""
+        """Load, or fail: by one fault, by one for each want, or for any that is odd."""
         if self.deaf == "all":
             raise StoreUnavailable("no disk")
         if any(want.tenant == self.odd for want in wants):
-            raise ValueError("not a document")
+            raise msgspec.DecodeError("not a document")
         loaded: list[Loaded] = await self.now.load(wants)
         return [Loaded(fault=StoreUnavailable("loading")) for _ in wants] if self.deaf else loaded
 
