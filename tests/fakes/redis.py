@@ -180,9 +180,13 @@ def _read(told: BinaryIO) -> Any:
 
 
 def free_port() -> int:
-    """Return a port nothing listens on. No system gives it away by itself, so it stays free meanwhile."""
+    """Return a port nothing listens on. No system gives it away by itself, so it stays free meanwhile.
+
+    By the system's dice: property tests seed the other, and two test processes would draw the same ports.
+    """
+    dice = random.SystemRandom()
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = dice.randrange(20_000, 32_000)
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
